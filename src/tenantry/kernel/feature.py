@@ -1,0 +1,65 @@
+"""What a package contributes: its manifest.
+
+Routes, the permission catalogue, Alembic's metadata and the generated isolation suite are all derived from the
+manifests that `tenantry.features` lists, so a resource that is registered is served, guarded, migrated and tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from litestar import Controller
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+__all__ = ("Feature", "Owner", "Permission", "ProvisionHook")
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """One thing that a caller may be allowed to do, named `<resource>:<verb>`.
+
+    `roles` are the built-in roles that hold it; `owner` holds every permission and is not listed.
+    """
+
+    name: str
+    description: str
+    roles: tuple[str, ...] = ("admin",)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The first user of a new organization.
+
+    Exactly one of `password_hash` (an argon2 hash) and `invitation_hash` (SHA-256 of a single-use secret) is set.
+    """
+
+    email: str
+    id: UUID
+    name: str | None = None
+    password_hash: str | None = None
+    invitation_hash: bytes | None = None
+    invitation_ttl: int = 0
+
+
+ProvisionHook = Callable[["AsyncSession", Owner], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """The manifest of one package.
+
+    `identifiers` maps the name of an id as it appears in a path or a body (`team_id`, `user_id`) to the model that it
+    identifies: the isolation suite plants a foreign row for each and tries it on every route.
+    `provision` runs inside the transaction that creates a tenant, after its tables exist.
+    """
+
+    name: str
+    controllers: tuple[type[Controller], ...] = ()
+    models: tuple[type[Any], ...] = ()
+    permissions: tuple[Permission, ...] = ()
+    identifiers: Mapping[str, type[Any]] = field(default_factory=dict)
+    provision: ProvisionHook | None = None
