@@ -1,0 +1,1 @@
+"""Which tenant this is, and the only way to a scoped transaction, Redis key or queue."""

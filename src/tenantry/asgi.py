@@ -1,0 +1,220 @@
+"""Composition root of the API: the objects, the routes, and what surrounds them."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from litestar import Litestar, Router
+from litestar.config.cors import CORSConfig
+from litestar.di import Provide
+from sqlalchemy import text
+
+from tenantry import __version__
+from tenantry.domain.identity.invitations.service import Invitations
+from tenantry.domain.identity.principal import load_user_principal
+from tenantry.domain.identity.sessions.service import Authenticator
+from tenantry.domain.roles.catalogue import PermissionCatalogue
+from tenantry.features import DOMAIN_FEATURES, PLATFORM_FEATURES
+from tenantry.kernel.health import HealthCheck, jwks, live, ready
+from tenantry.kernel.home import complete
+from tenantry.kernel.http import edge
+from tenantry.kernel.http.plugin import HttpPlugin
+from tenantry.kernel.logging import configure_logging
+from tenantry.kernel.openapi import OPERATOR_TOKEN, TENANT_TOKEN
+from tenantry.kernel.redis import create_redis
+from tenantry.kernel.security import Keyring, PasswordHasher, Tokens
+from tenantry.kernel.settings import Settings, SettingsError, load_settings
+from tenantry.platform.access import PlatformMiddleware, load_operator_principal
+from tenantry.platform.operators.service import OperatorAuthenticator
+from tenantry.platform.tenants.service import TenantCreator
+from tenantry.tenancy.context import ScopeTimes, control_scope
+from tenantry.tenancy.database import Database
+from tenantry.tenancy.guards import requires_active_user
+from tenantry.tenancy.registry import TenantRegistry
+from tenantry.tenancy.request import HostNames, TenantMiddleware, provide_session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from litestar.types import ASGIApp
+
+__all__ = ("create_app", "create_asgi", "database_of", "scope_times", "serve_app")
+
+
+def scope_times(settings: Settings) -> ScopeTimes:
+    """The deployment's time limits; settings are in seconds, PostgreSQL's in milliseconds."""
+    return ScopeTimes(
+        statement=int(settings.statement_timeout * 1000),
+        lock=int(settings.lock_timeout * 1000),
+        idle_in_transaction=int(settings.idle_in_transaction_timeout * 1000),
+    )
+
+
+def database_of(settings: Settings, *, application_name: str = "tenantry-api") -> Database:
+    """The application's pool, as the settings want it."""
+    return Database(
+        required(settings.database_url),
+        pool_size=settings.database_pool_size,
+        max_overflow=settings.database_max_overflow,
+        pool_timeout=settings.database_pool_timeout,
+        connect_timeout=settings.database_connect_timeout,
+        prepared_statements=settings.database_prepared_statements,
+        application_name=application_name,
+    )
+
+
+def create_app(settings: Settings, *, database: Database | None = None) -> Litestar:
+    """The Litestar application, without what surrounds it; `database` replaces the pool that the settings describe."""
+    database = database or database_of(settings)
+    times = scope_times(settings)
+    control_read, control_write = control_scope(times, read_only=True), control_scope(times, read_only=False)
+    keyring = Keyring.open(settings.keyring_path, retain=settings.keyring_retain)
+    tokens = Tokens(keyring, settings.token_issuer)
+    hasher = PasswordHasher(
+        time_cost=settings.password_hash_time_cost,
+        memory_cost=settings.password_hash_memory_cost,
+        parallelism=settings.password_hash_parallelism,
+        concurrency=settings.password_hash_concurrency,
+    )
+    registry = TenantRegistry(
+        settings.database_listen_url or required(settings.database_url),
+        times=times,
+        poll_interval=settings.registry_poll_interval,
+        stale_after=settings.registry_stale_after,
+        connect_timeout=settings.database_connect_timeout,
+    )
+    redis = create_redis(required(settings.redis_url), timeout=settings.redis_timeout)
+    authenticator = Authenticator(database=database, registry=registry, tokens=tokens, hasher=hasher, settings=settings)
+
+    async def ask_database() -> None:
+        async with database.transaction(control_read) as transaction:
+            await transaction.session.execute(text("SELECT 1"))
+
+    async def ask_registry() -> None:
+        if not registry.is_fresh:
+            raise TimeoutError("the registry is stale")
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        await registry.start()
+        try:
+            yield
+        finally:
+            await registry.stop()
+            await redis.aclose()
+            await database.close()
+            hasher.close()
+
+    hosts = HostNames(registry, settings.base_domain)
+
+    # Functions, since Litestar copies the arguments of a DefineMiddleware in depth, pools and all.
+    def tenant_middleware(app: ASGIApp) -> ASGIApp:
+        return TenantMiddleware(app, database=database, registry=registry, tokens=tokens, hosts=hosts)
+
+    def platform_middleware(app: ASGIApp) -> ASGIApp:
+        return PlatformMiddleware(
+            app, database=database, tokens=tokens, read_scope=control_read, write_scope=control_write
+        )
+
+    tenant_router = Router(
+        "/api",
+        route_handlers=[controller for feature in DOMAIN_FEATURES for controller in feature.controllers],
+        middleware=[tenant_middleware],
+        guards=[requires_active_user],
+        opt={"load_principal": load_user_principal},
+        security=[{TENANT_TOKEN: []}],
+    )
+    platform_router = Router(
+        "/platform",
+        route_handlers=[controller for feature in PLATFORM_FEATURES for controller in feature.controllers],
+        middleware=[platform_middleware],
+        guards=[requires_active_user],
+        opt={"load_principal": load_operator_principal},
+        security=[{OPERATOR_TOKEN: []}],
+    )
+    app = Litestar(
+        route_handlers=[tenant_router, platform_router, live, ready, jwks],
+        dependencies={"db_session": Provide(provide_session)},
+        plugins=[
+            HttpPlugin(
+                title="Tenantry",
+                version=__version__,
+                description="The multi-tenant backend: organizations under /api, operators under /platform.",
+            )
+        ],
+        cors_config=CORSConfig(allow_origins=list(settings.cors_origins)) if settings.cors_origins else None,
+        lifespan=[lifespan],
+        logging_config=None,
+        openapi_config=None,
+    )
+    # Not through the constructor, which copies what it is given in depth.
+    app.state.update(
+        {
+            "settings": settings,
+            "database": database,
+            "registry": registry,
+            "keyring": keyring,
+            "hasher": hasher,
+            "redis": redis,
+            "permissions": PermissionCatalogue(
+                permission for feature in DOMAIN_FEATURES for permission in feature.permissions
+            ),
+            "authenticator": authenticator,
+            "invitations": Invitations(
+                database=database,
+                registry=registry,
+                authenticator=authenticator,
+                hasher=hasher,
+                settings=settings,
+            ),
+            "operator_authenticator": OperatorAuthenticator(
+                database=database,
+                read_scope=control_read,
+                write_scope=control_write,
+                tokens=tokens,
+                hasher=hasher,
+                settings=settings,
+            ),
+            "tenant_creator": TenantCreator(
+                database=database,
+                read_scope=control_read,
+                write_scope=control_write,
+                hasher=hasher,
+                settings=settings,
+            ),
+            "health_checks": {
+                "database": HealthCheck(ask_database),
+                "registry": HealthCheck(ask_registry),
+                "redis": HealthCheck(redis.ping, required=False),
+            },
+        }
+    )
+    return app
+
+
+def create_asgi(settings: Settings, *, database: Database | None = None) -> ASGIApp:
+    """The whole application, as a server takes it."""
+    return edge(
+        create_app(settings, database=database),
+        body_limit=settings.request_body_limit,
+        body_timeout=settings.request_body_timeout,
+    )
+
+
+def required(address: str | None) -> str:
+    """An address of settings that were completed.
+
+    Raises:
+        SettingsError: they were not.
+    """
+    if address is None:
+        raise SettingsError(["the settings have no address of PostgreSQL or of Redis"])
+    return address
+
+
+def serve_app() -> ASGIApp:
+    """What granian is given: settings from the environment, logging configured."""
+    settings = complete(load_settings())
+    configure_logging(settings.log_level, settings.log_format)
+    return create_asgi(settings)

@@ -1,0 +1,7 @@
+"""Invitations: how a person without a password gets one."""
+
+from tenantry.domain.identity.invitations.controller import InvitationController
+from tenantry.domain.identity.invitations.models import Invitation
+from tenantry.kernel.feature import Feature
+
+FEATURE = Feature(name="invitations", controllers=(InvitationController,), models=(Invitation,))

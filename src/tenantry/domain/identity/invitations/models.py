@@ -1,0 +1,26 @@
+"""A way in for a person who has no password yet."""
+
+from __future__ import annotations
+
+import datetime
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tenantry.tenancy.models import TenantBase
+
+__all__ = ("Invitation",)
+
+
+class Invitation(TenantBase):
+    """A single-use, expiring credential with which the invited person sets their password."""
+
+    __tablename__ = "invitation"
+    __table_args__ = (UniqueConstraint("digest", name="uq_invitation_digest"),)
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("user_account.id", ondelete="CASCADE"), index=True)
+    digest: Mapped[bytes] = mapped_column(LargeBinary)
+    """SHA-256 of the credential."""
+    expires_at: Mapped[datetime.datetime]
+    accepted_at: Mapped[datetime.datetime | None]

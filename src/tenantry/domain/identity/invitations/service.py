@@ -1,0 +1,105 @@
+"""Accepting an invitation."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Select, func, select
+
+from tenantry.domain.identity.invitations.models import Invitation
+from tenantry.domain.identity.passwords import check_new_password
+from tenantry.domain.identity.users.models import User
+from tenantry.kernel.errors import ClientException, define_problem
+from tenantry.kernel.security import INVITATION, Credential, InvalidCredential, PasswordHasher
+from tenantry.tenancy.request import require_active
+
+if TYPE_CHECKING:
+    from tenantry.domain.identity.sessions.service import Authenticator, Issued
+    from tenantry.kernel.settings import Settings
+    from tenantry.tenancy.context import TenantContext
+    from tenantry.tenancy.database import Database
+    from tenantry.tenancy.registry import TenantRegistry
+
+__all__ = ("INVITATION_INVALID", "Invitations")
+
+INVITATION_INVALID = define_problem(
+    "invitation-invalid",
+    400,
+    "Invitation not valid",
+    "The invitation was used already, has expired, or never was one. Ask for a new one.",
+)
+
+
+class Invitations:
+    """Accepts invitations; as in the sessions' service, no transaction is open while a password is hashed."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        registry: TenantRegistry,
+        authenticator: Authenticator,
+        hasher: PasswordHasher,
+        settings: Settings,
+    ) -> None:
+        self._database = database
+        self._registry = registry
+        self._authenticator = authenticator
+        self._hasher = hasher
+        self._settings = settings
+
+    async def accept(
+        self, token: str, password: str, *, name: str | None, host_tenant: str | None, user_agent: str | None
+    ) -> Issued:
+        """Set the invited person's password and sign them in. An invitation is good for one use.
+
+        Raises:
+            ClientException: the invitation is not valid.
+            ValidationFailedException: the password is too weak.
+        """
+        try:
+            parsed = Credential.parse(token, INVITATION)
+        except InvalidCredential as error:
+            raise ClientException(problem=INVITATION_INVALID) from error
+        tenant = self._registry.by_id(parsed.tenant_id)
+        if tenant is None or (host_tenant is not None and host_tenant != tenant.slug):
+            raise ClientException(problem=INVITATION_INVALID)
+        require_active(tenant)
+        invited = await self._invited(tenant, parsed.digest)
+        check_new_password(self._settings, password, email=invited.email, name=name)
+        hashed = await self._hasher.hash(password)
+        async with self._database.transaction(tenant.write_scope) as transaction:
+            session = transaction.session
+            invitation = await session.scalar(_valid(parsed.digest).with_for_update(of=Invitation))
+            if invitation is None:
+                raise ClientException(problem=INVITATION_INVALID)
+            now = datetime.datetime.now(datetime.UTC)
+            invitation.accepted_at = now
+            user = await session.get_one(User, invitation.user_id)
+            user.hashed_password = hashed
+            user.name = name or user.name
+            # Whoever holds the invitation has read mail at the address, or was handed it by the operator.
+            user.is_verified, user.verified_at, user.last_login_at = True, now, now
+            await session.flush()
+            return await self._authenticator.open_session(session, tenant, user.id, user_agent=user_agent)
+
+    async def _invited(self, tenant: TenantContext, digest: bytes) -> User:
+        async with self._database.transaction(tenant.read_scope) as transaction:
+            invitation = await transaction.session.scalar(_valid(digest))
+            if invitation is None:
+                raise ClientException(problem=INVITATION_INVALID)
+            return await transaction.session.get_one(User, invitation.user_id)
+
+
+def _valid(digest: bytes) -> Select[tuple[Invitation]]:
+    return (
+        select(Invitation)
+        .join(User, User.id == Invitation.user_id)
+        .where(
+            Invitation.digest == digest,
+            Invitation.accepted_at.is_(None),
+            Invitation.expires_at > func.now(),
+            User.is_active,
+        )
+    )

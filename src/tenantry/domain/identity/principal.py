@@ -1,0 +1,58 @@
+"""Who is asking: one small read at the start of every request's transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from litestar.connection import ASGIConnection
+
+    from tenantry.domain.roles.catalogue import PermissionCatalogue
+    from tenantry.tenancy.request import RequestTransaction
+
+__all__ = ("UserPrincipal", "load_user_principal")
+
+# On the driver, not the ORM: it runs in every request. The session and the account are looked at each time, so that
+# log-out, revocation and deactivation count at once, in every process, without a cache that could be stale.
+_PRINCIPAL = """
+SELECT u.is_superuser,
+       ARRAY(SELECT r.slug FROM user_role ur JOIN role r ON r.id = ur.role_id
+              WHERE ur.user_id = u.id AND r.is_builtin) AS builtin,
+       ARRAY(SELECT unnest(r.permissions) FROM user_role ur JOIN role r ON r.id = ur.role_id
+              WHERE ur.user_id = u.id AND NOT r.is_builtin) AS stored
+  FROM user_session s JOIN user_account u ON u.id = s.user_id
+ WHERE s.id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL AND s.expires_at > now() AND u.is_active
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class UserPrincipal:
+    """A user of the organization, with the permissions of all their roles."""
+
+    id: UUID
+    session_id: UUID
+    is_superuser: bool
+    permissions: frozenset[str]
+
+
+async def load_user_principal(
+    connection: ASGIConnection[Any, Any, Any, Any], request: RequestTransaction
+) -> UserPrincipal | None:
+    """The caller that the access token names, or None if their session or account is no longer good."""
+    claims = request.claims
+    if claims is None or claims.sid is None:
+        return None
+    record = await (await request.connection()).fetchrow(_PRINCIPAL, claims.sid, claims.sub)
+    if record is None:
+        return None
+    catalogue: PermissionCatalogue = connection.app.state.permissions
+    is_superuser: bool = record["is_superuser"]
+    return UserPrincipal(
+        id=claims.sub,
+        session_id=claims.sid,
+        is_superuser=is_superuser,
+        permissions=catalogue.all if is_superuser else catalogue.of_roles(record["builtin"], record["stored"]),
+    )

@@ -1,0 +1,212 @@
+"""Signing in, staying signed in, signing out.
+
+Here the transactions are short and their own: hashing a password takes a tenth of a second, and a transaction that
+was open meanwhile would hold a connection, so that a flood of log-ins starved everybody else.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from advanced_alchemy.repository import SQLAlchemyAsyncRepository
+from sqlalchemy import func, or_, select, text, update
+from uuid_utils.compat import uuid7
+
+from tenantry.domain.identity.sessions.models import UserSession
+from tenantry.domain.identity.users.models import User
+from tenantry.domain.identity.users.service import UserService
+from tenantry.kernel.errors import NotAuthenticatedException
+from tenantry.kernel.schema import normalize_email
+from tenantry.kernel.security import (
+    AUDIENCE_TENANT,
+    REFRESH,
+    Credential,
+    InvalidCredential,
+    PasswordHasher,
+    Tokens,
+)
+from tenantry.kernel.service import Service
+from tenantry.tenancy.request import require_active
+from tenantry.tenancy.scope import EMPTY_SCOPE
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from tenantry.kernel.settings import Settings
+    from tenantry.tenancy.context import TenantContext
+    from tenantry.tenancy.database import Database
+    from tenantry.tenancy.registry import TenantRegistry
+
+__all__ = ("Authenticator", "Issued", "UserSessionService")
+
+_WRONG = "The organization, the e-mail address or the password is wrong."
+_ENDED = "The refresh token is not valid."
+
+
+class UserSessionService(Service[UserSession]):
+    """The signed-in devices of one organization."""
+
+    class Repo(SQLAlchemyAsyncRepository[UserSession]):
+        model_type = UserSession
+
+    repository_type = Repo
+
+    async def revoke(self, session_id: UUID) -> None:
+        """End one session; its access tokens are refused from the next request on."""
+        await self.repository.session.execute(
+            update(UserSession)
+            .where(UserSession.id == session_id, UserSession.revoked_at.is_(None))
+            .values(revoked_at=func.now())
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A fresh pair of tokens; `expires_in` is the access token's life in seconds."""
+
+    access_token: str
+    refresh_token: str
+    expires_in: int
+
+
+class Authenticator:
+    """Trades passwords and refresh tokens for tokens."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        registry: TenantRegistry,
+        tokens: Tokens,
+        hasher: PasswordHasher,
+        settings: Settings,
+    ) -> None:
+        self._database = database
+        self._registry = registry
+        self._tokens = tokens
+        self._hasher = hasher
+        self._settings = settings
+
+    async def log_in(self, slug: str, email: str, password: str, *, user_agent: str | None) -> Issued:
+        """Sign in with a password.
+
+        An organization that does not exist, an unknown address and a wrong password are answered alike and take
+        alike: each costs one short transaction and one verification of a hash.
+
+        Raises:
+            NotAuthenticatedException: any of these.
+            PermissionDeniedException: right, but the organization is suspended.
+        """
+        email = normalize_email(email)
+        tenant = await self._registry.find_slug(slug)
+        user = await self._credentials(tenant, email)
+        stored = user.hashed_password if user is not None else None
+        matches = await self._hasher.verify(stored, password)
+        if tenant is None or user is None or stored is None or not matches or not user.is_active:
+            raise NotAuthenticatedException(_WRONG)
+        require_active(tenant)
+        renewed = await self._hasher.hash(password) if self._hasher.needs_rehash(stored) else stored
+        async with self._database.transaction(tenant.write_scope) as transaction:
+            # What was true before the hash was verified need not be true now: the row is asked again, by writing it.
+            signed_in = await transaction.session.scalar(
+                update(User)
+                .where(User.id == user.id, User.is_active, User.hashed_password == stored)
+                .values(last_login_at=func.now(), hashed_password=renewed)
+                .returning(User.id)
+            )
+            if signed_in is None:
+                raise NotAuthenticatedException(_WRONG)
+            return await self._open(transaction.session, tenant, user.id, user_agent)
+
+    async def open_session(
+        self, session: AsyncSession, tenant: TenantContext, user_id: UUID, *, user_agent: str | None
+    ) -> Issued:
+        """Sign a user in within the caller's transaction, on other evidence than a password."""
+        return await self._open(session, tenant, user_id, user_agent)
+
+    async def refresh(self, refresh_token: str, *, host_tenant: str | None) -> Issued:
+        """Trade a refresh token for a new pair; the old one is spent (RFC 9700 §4.14.2).
+
+        A token that was spent before is a sign of theft: its whole session ends.
+
+        Raises:
+            NotAuthenticatedException: it is not valid, or was spent.
+            PermissionDeniedException: the organization is suspended.
+        """
+        try:
+            parsed = Credential.parse(refresh_token, REFRESH)
+        except InvalidCredential as error:
+            raise NotAuthenticatedException(_ENDED) from error
+        tenant = self._registry.by_id(parsed.tenant_id)
+        if tenant is None or (host_tenant is not None and host_tenant != tenant.slug):
+            raise NotAuthenticatedException(_ENDED)
+        require_active(tenant)
+        stolen = False
+        issued: Issued | None = None
+        async with self._database.transaction(tenant.write_scope) as transaction:
+            session = transaction.session
+            found = await session.scalar(
+                select(UserSession)
+                .join(User, User.id == UserSession.user_id)
+                .where(
+                    or_(UserSession.refresh_digest == parsed.digest, UserSession.spent_digest == parsed.digest),
+                    UserSession.revoked_at.is_(None),
+                    UserSession.expires_at > func.now(),
+                    User.is_active,
+                )
+                .with_for_update(of=UserSession)
+            )
+            if found is not None and found.refresh_digest != parsed.digest:
+                found.revoked_at = datetime.datetime.now(datetime.UTC)
+                stolen = True
+            elif found is not None:
+                issued = self._rotate(found, tenant)
+        if issued is None or stolen:
+            raise NotAuthenticatedException(_ENDED)
+        return issued
+
+    async def _credentials(self, tenant: TenantContext | None, email: str) -> User | None:
+        if tenant is None or tenant.status in {"provisioning", "purging", "purged", "archived", "failed"}:
+            # As many round trips as for a tenant that exists.
+            async with self._database.transaction(EMPTY_SCOPE) as transaction:
+                await transaction.session.execute(text("SELECT 1"))
+            return None
+        async with self._database.transaction(tenant.read_scope) as transaction:
+            return await UserService(session=transaction.session).credentials(email)
+
+    async def _open(
+        self, session: AsyncSession, tenant: TenantContext, user_id: UUID, user_agent: str | None
+    ) -> Issued:
+        now = datetime.datetime.now(datetime.UTC)
+        opened = UserSession(
+            id=uuid7(),
+            user_id=user_id,
+            user_agent=user_agent[:500] if user_agent else None,
+            expires_at=now,
+            last_used_at=now,
+            refresh_digest=b"",
+        )
+        issued = self._rotate(opened, tenant)
+        session.add(opened)
+        await session.flush()
+        return issued
+
+    def _rotate(self, session: UserSession, tenant: TenantContext) -> Issued:
+        text_, digest = Credential.new(REFRESH, tenant.id)
+        now = datetime.datetime.now(datetime.UTC)
+        session.spent_digest = session.refresh_digest or None
+        session.refresh_digest = digest
+        session.last_used_at = now
+        session.expires_at = now + datetime.timedelta(seconds=self._settings.refresh_token_ttl)
+        access, _ = self._tokens.issue(
+            audience=AUDIENCE_TENANT,
+            sub=session.user_id,
+            ttl=self._settings.access_token_ttl,
+            tid=tenant.id,
+            sid=session.id,
+        )
+        return Issued(access_token=access, refresh_token=text_, expires_in=self._settings.access_token_ttl)

@@ -1,0 +1,157 @@
+"""Routes of accounts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+from uuid import UUID
+
+from litestar import Controller, Request, get, patch, post
+from litestar.params import Body, FromPath
+from sqlalchemy import text
+
+from tenantry.domain.identity.passwords import check_new_password
+
+from tenantry.domain.identity.users.models import User
+from tenantry.domain.identity.users.providers import provide_users
+from tenantry.domain.identity.users.schemas import (
+    MeRead,
+    MeTeam,
+    MeUpdate,
+    RoleBrief,
+    UserCreate,
+    UserRead,
+    UserUpdate,
+)
+from tenantry.domain.identity.users.service import UserService
+from tenantry.kernel.errors import PermissionDeniedException
+from tenantry.kernel.schema import Page, changes
+from tenantry.kernel.service import Injected, ListQuery, create_list_query
+from tenantry.tenancy.guards import principal_of, requires_permission
+
+__all__ = ("UserController",)
+
+
+class UserController(Controller):
+    """People of the organization."""
+
+    path = "/users"
+    tags: ClassVar = ["users"]
+    dependencies: ClassVar = {"users": provide_users}
+
+    @get("/me", operation_id="GetMe", summary="Who am I", opt={"any_user": True})
+    async def me(self, request: Request[Any, Any, Any], users: Injected[UserService]) -> MeRead:
+        """The caller, with roles, permissions and teams."""
+        return await self._me(request, users)
+
+    @patch("/me", operation_id="UpdateMe", summary="Change my profile", opt={"any_user": True})
+    async def update_me(
+        self, request: Request[Any, Any, Any], users: Injected[UserService], data: Annotated[MeUpdate, Body()]
+    ) -> MeRead:
+        """Change what belongs to the caller alone."""
+        await users.change(principal_of(request).id, changes(data))
+        return await self._me(request, users)
+
+    @get(
+        "/",
+        operation_id="ListUsers",
+        summary="List users",
+        guards=[requires_permission("users:read")],
+        dependencies={
+            "listing": create_list_query(
+                sortable=("email", "name", "joined_at", "created_at"), searched=("email", "name"), default="email"
+            )
+        },
+    )
+    async def list_users(self, users: Injected[UserService], listing: Injected[ListQuery]) -> Page[UserRead]:
+        """The organization's people."""
+        return await users.page(listing, UserRead, convert=_read)
+
+    @post("/", operation_id="CreateUser", summary="Add a user", guards=[requires_permission("users:write")])
+    async def create_user(
+        self, request: Request[Any, Any, Any], users: Injected[UserService], data: Annotated[UserCreate, Body()]
+    ) -> UserRead:
+        """Make an account with a password and roles. Only an owner makes an owner."""
+        _require_may_grant(request, data.roles)
+        check_new_password(request.app.state.settings, data.password, email=data.email, name=data.name)
+        hashed = await request.app.state.hasher.hash(data.password)
+        return _read(
+            await users.add(email=data.email, hashed_password=hashed, name=data.name, roles=data.roles), UserRead
+        )
+
+    @get(
+        "/{user_id:uuid}",
+        operation_id="GetUser",
+        summary="Get a user",
+        guards=[requires_permission("users:read")],
+    )
+    async def get_user(self, users: Injected[UserService], user_id: FromPath[UUID]) -> UserRead:
+        """One of the organization's people."""
+        return _read(await users.get(user_id), UserRead)
+
+    @patch(
+        "/{user_id:uuid}",
+        operation_id="UpdateUser",
+        summary="Change a user",
+        guards=[requires_permission("users:write")],
+    )
+    async def update_user(
+        self,
+        request: Request[Any, Any, Any],
+        users: Injected[UserService],
+        user_id: FromPath[UUID],
+        data: Annotated[UserUpdate, Body()],
+    ) -> UserRead:
+        """Change an account, its roles, or deactivate it, which ends its sessions with the next request."""
+        wanted = changes(data)
+        _require_may_grant(request, wanted.get("roles", []))
+        user = await users.get(user_id)
+        if any(held.role.slug == "owner" for held in user.roles):
+            # An administrator could otherwise take the organization over by deactivating its owners.
+            _require_may_grant(request, ["owner"])
+        return _read(await users.change(user_id, wanted), UserRead)
+
+    @staticmethod
+    async def _me(request: Request[Any, Any, Any], users: UserService) -> MeRead:
+        principal = principal_of(request)
+        user = await users.get(principal.id)
+        teams = await users.repository.session.execute(_MY_TEAMS, {"user_id": principal.id})
+        return MeRead(
+            **_fields(user),
+            permissions=sorted(principal.permissions),
+            teams=[MeTeam(id=row.id, slug=row.slug, name=row.name, role=row.role) for row in teams],
+        )
+
+
+# By table name: the teams' package imports this one, not the other way round.
+_MY_TEAMS = text(
+    "SELECT t.id, t.slug, t.name, m.role FROM team_member m JOIN team t ON t.id = m.team_id"
+    " WHERE m.user_id = :user_id ORDER BY t.name, t.id"
+)
+
+
+def _fields(user: User) -> dict[str, Any]:
+    return {
+        "id": user.id,
+        "email": user.email,
+        "name": user.name,
+        "avatar_url": user.avatar_url,
+        "is_active": user.is_active,
+        "is_superuser": user.is_superuser,
+        "is_verified": user.is_verified,
+        "roles": [RoleBrief(slug=held.role.slug, name=held.role.name) for held in user.roles],
+        "joined_at": user.joined_at,
+        "last_login_at": user.last_login_at,
+        "created_at": user.created_at,
+        "updated_at": user.updated_at,
+    }
+
+
+def _read(user: User, struct: type[UserRead]) -> UserRead:
+    return struct(**_fields(user))
+
+
+def _require_may_grant(request: Request[Any, Any, Any], roles: list[str]) -> None:
+    """Nobody hands out more than they hold themselves, an owner's role least of all."""
+    principal = principal_of(request)
+    if "owner" in roles and not principal.permissions.issuperset(request.app.state.permissions.all):
+        raise PermissionDeniedException("Only an owner may do this to an owner, or make one.")

@@ -1,0 +1,76 @@
+"""Accounts on the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from msgspec import Meta, field
+
+from tenantry.kernel.schema import UNSET, BaseStruct, Email, Password, ShortText, Slug, UnsetType, Update
+
+__all__ = ("MeRead", "MeTeam", "MeUpdate", "RoleBrief", "UserBrief", "UserCreate", "UserRead", "UserUpdate")
+
+AvatarUrl = Annotated[str, Meta(min_length=1, max_length=500, pattern="^https?://[^\\s\\x00-\\x1f]+$")]
+Roles = Annotated[list[Slug], Meta(max_length=20)]
+
+
+class UserBrief(BaseStruct):
+    """A person as others see them."""
+
+    id: UUID
+    email: str
+    name: str | None
+    avatar_url: str | None
+
+
+class RoleBrief(BaseStruct):
+    slug: str
+    name: str
+
+
+class UserRead(UserBrief):
+    is_active: bool
+    is_superuser: bool
+    is_verified: bool
+    roles: list[RoleBrief]
+    joined_at: datetime
+    last_login_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class MeTeam(BaseStruct):
+    """A team that the caller is in, and as what."""
+
+    id: UUID
+    slug: str
+    name: str
+    role: str
+
+
+class MeRead(UserRead):
+    """The caller, with what they may do and where they belong."""
+
+    permissions: list[str]
+    teams: list[MeTeam]
+
+
+class UserCreate(BaseStruct):
+    email: Email
+    password: Password
+    name: ShortText | None = None
+    roles: Roles = field(default_factory=lambda: ["member"])
+
+
+class UserUpdate(Update):
+    name: ShortText | None | UnsetType = UNSET
+    avatar_url: AvatarUrl | None | UnsetType = UNSET
+    is_active: bool | UnsetType = UNSET
+    roles: Roles | UnsetType = UNSET
+
+
+class MeUpdate(Update):
+    name: ShortText | None | UnsetType = UNSET
+    avatar_url: AvatarUrl | None | UnsetType = UNSET

@@ -1,0 +1,151 @@
+"""Accounts of one organization."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+from advanced_alchemy.repository import SQLAlchemyAsyncRepository
+from sqlalchemy import func, select
+from sqlalchemy.orm import undefer_group
+
+from tenantry.domain.identity.invitations.models import Invitation
+from tenantry.domain.identity.users.models import User
+from tenantry.domain.roles.models import Role, UserRole
+from tenantry.kernel.errors import ConflictException, ValidationFailedException, define_problem
+from tenantry.kernel.schema import normalize_email
+from tenantry.kernel.service import Service
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from advanced_alchemy.service import ModelDictT
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from tenantry.kernel.feature import Owner
+
+__all__ = ("LAST_OWNER", "UserService", "create_owner")
+
+LAST_OWNER = define_problem(
+    "last-owner",
+    409,
+    "The last owner",
+    "An organization always has an active owner. Make somebody else one first.",
+)
+
+
+class UserService(Service[User]):
+    """Accounts, their passwords and their roles."""
+
+    class Repo(SQLAlchemyAsyncRepository[User]):
+        model_type = User
+
+    repository_type = Repo
+    match_fields = ["email"]  # noqa: RUF012 - the name and form that Advanced Alchemy reads
+
+    async def to_model_on_create(self, data: ModelDictT[User]) -> ModelDictT[User]:
+        return self._populate_model(data)
+
+    async def to_model_on_update(self, data: ModelDictT[User]) -> ModelDictT[User]:
+        return self._populate_model(data)
+
+    @staticmethod
+    def _populate_model(data: ModelDictT[User]) -> ModelDictT[User]:
+        if isinstance(data, dict) and "email" in data:
+            data["email"] = normalize_email(data["email"])
+        return data
+
+    async def credentials(self, email: str) -> User | None:
+        """The user with that address, their password's hash loaded."""
+        return await self.get_one_or_none(email=email, load=[undefer_group("secret")])
+
+    async def add(
+        self, *, email: str, hashed_password: str | None, name: str | None, roles: list[str], field: str = "roles"
+    ) -> User:
+        """A new account with roles.
+
+        Raises:
+            ValidationFailedException: the address or a role is none.
+            advanced_alchemy.exceptions.DuplicateKeyError: the address has an account.
+        """
+        found = await self.roles_by_slug(roles, field=field)
+        user = await self.create({"email": email, "hashed_password": hashed_password, "name": name})
+        user.roles = [UserRole(role=role) for role in found]
+        await self.repository.session.flush()
+        return user
+
+    async def change(self, user_id: UUID, changes: dict[str, Any]) -> User:
+        """Change an account; `roles`, if there, replaces all of its roles.
+
+        Raises:
+            ConflictException: the organization would be left without an active owner.
+            advanced_alchemy.exceptions.NotFoundError: there is no such account.
+        """
+        slugs = changes.pop("roles", None)
+        user = await self.get(user_id)
+        if slugs is not None or changes.get("is_active") is False:
+            found = await self.roles_by_slug(slugs) if slugs is not None else None
+            stays_owner = (
+                "owner" in slugs if slugs is not None else any(held.role.slug == "owner" for held in user.roles)
+            ) and changes.get("is_active", user.is_active)
+            if not stays_owner:
+                await self._require_another_owner(user_id)
+            if found is not None:
+                held = {held.role_id: held for held in user.roles}
+                user.roles = [held.get(role.id) or UserRole(role=role) for role in found]
+        for name, value in changes.items():
+            setattr(user, name, value)
+        await self.repository.session.flush()
+        return user
+
+    async def roles_by_slug(self, slugs: list[str], *, field: str = "roles") -> list[Role]:
+        """Those roles, each once.
+
+        Raises:
+            ValidationFailedException: there is no role of one of the names.
+        """
+        wanted = dict.fromkeys(slugs)
+        found = {
+            role.slug: role for role in await self.repository.session.scalars(select(Role).where(Role.slug.in_(wanted)))
+        }
+        if missing := [slug for slug in wanted if slug not in found]:
+            raise ValidationFailedException.of(field, f"There is no role named {', '.join(missing)}.")
+        return [found[slug] for slug in wanted]
+
+    async def _require_another_owner(self, user_id: UUID) -> None:
+        session = self.repository.session
+        # The owner role's row is the lock: two owners who step down at the same moment are told one after the other.
+        role_id = await session.scalar(select(Role.id).where(Role.slug == "owner").with_for_update())
+        owners = (
+            select(func.count())
+            .select_from(UserRole)
+            .join(User, User.id == UserRole.user_id)
+            .where(UserRole.role_id == role_id, User.is_active)
+        )
+        is_owner = await session.scalar(owners.where(User.id == user_id))
+        others = await session.scalar(owners.where(User.id != user_id))
+        if is_owner and not others:
+            raise ConflictException("This is the organization's last active owner.", problem=LAST_OWNER)
+
+
+async def create_owner(session: AsyncSession, owner: Owner) -> None:
+    """Give a new organization its first user: with a password, or with an invitation to set one."""
+    role = (await session.scalars(select(Role).where(Role.slug == "owner"))).one()
+    user = User(
+        id=owner.id,
+        email=normalize_email(owner.email),
+        name=owner.name,
+        hashed_password=owner.password_hash,
+        roles=[UserRole(role=role)],
+    )
+    session.add(user)
+    await session.flush()
+    if owner.invitation_hash is not None:
+        session.add(
+            Invitation(
+                user_id=user.id,
+                digest=owner.invitation_hash,
+                expires_at=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=owner.invitation_ttl),
+            )
+        )
+        await session.flush()

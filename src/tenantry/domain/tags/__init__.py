@@ -1,0 +1,16 @@
+"""Labels."""
+
+from tenantry.domain.tags.controller import TagController
+from tenantry.domain.tags.models import Tag
+from tenantry.kernel.feature import Feature, Permission
+
+FEATURE = Feature(
+    name="tags",
+    controllers=(TagController,),
+    models=(Tag,),
+    permissions=(
+        Permission("tags:read", "See tags.", roles=("admin", "member", "viewer")),
+        Permission("tags:write", "Make, change and delete tags.", roles=("admin", "member")),
+    ),
+    identifiers={"tag_id": Tag},
+)

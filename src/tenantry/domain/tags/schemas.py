@@ -1,0 +1,32 @@
+"""Tags on the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from tenantry.kernel.schema import UNSET, BaseStruct, Description, ShortText, UnsetType, Update
+
+__all__ = ("TagBrief", "TagCreate", "TagRead", "TagUpdate")
+
+
+class TagBrief(BaseStruct):
+    id: UUID
+    slug: str
+    name: str
+
+
+class TagRead(TagBrief):
+    description: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class TagCreate(BaseStruct):
+    name: ShortText
+    description: Description | None = None
+
+
+class TagUpdate(Update):
+    name: ShortText | UnsetType = UNSET
+    description: Description | None | UnsetType = UNSET

@@ -1,0 +1,213 @@
+"""Routes of teams."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+from uuid import UUID
+
+from litestar import Controller, Request, delete, get, patch, post
+from litestar.di import Provide
+from litestar.params import Body, FromPath
+from sqlalchemy import ColumnElement, or_
+
+from tenantry.domain.identity.users.models import User
+from tenantry.domain.teams.models import TeamMember
+from tenantry.domain.teams.queries import read_team
+from tenantry.domain.teams.schemas import MemberCreate, MemberRead, MemberUpdate, TeamCreate, TeamRead, TeamUpdate
+from tenantry.domain.teams.service import TeamMemberService, TeamService, provide_members, provide_teams
+from tenantry.kernel.schema import Page, changes
+from tenantry.kernel.service import Injected, ListQuery, create_list_query, to_struct
+from tenantry.tenancy.connection import ScopedConnection
+from tenantry.tenancy.guards import principal_of, requires_permission
+from tenantry.tenancy.request import provide_connection
+
+__all__ = ("TeamController", "TeamMemberController")
+
+
+class TeamController(Controller):
+    """Groups of people."""
+
+    path = "/teams"
+    tags: ClassVar = ["teams"]
+    dependencies: ClassVar = {"teams": provide_teams}
+
+    @get(
+        "/",
+        operation_id="ListTeams",
+        summary="List teams",
+        guards=[requires_permission("teams:read")],
+        dependencies={
+            "listing": create_list_query(
+                sortable=("name", "slug", "created_at", "updated_at"),
+                searched=("name", "slug", "description"),
+                default="name",
+            )
+        },
+    )
+    async def list_teams(self, teams: Injected[TeamService], listing: Injected[ListQuery]) -> Page[TeamRead]:
+        """The organization's teams."""
+        return await teams.page(listing, TeamRead)
+
+    @post("/", operation_id="CreateTeam", summary="Make a team", guards=[requires_permission("teams:write")])
+    async def create_team(
+        self, request: Request[Any, Any, Any], teams: Injected[TeamService], data: Annotated[TeamCreate, Body()]
+    ) -> TeamRead:
+        """Make a team, owned by the caller."""
+        team = await teams.found(
+            name=data.name,
+            slug=data.slug,
+            description=data.description,
+            tags=data.tags,
+            owner_id=principal_of(request).id,
+        )
+        return to_struct(team, TeamRead)
+
+    @get(
+        "/{team_id:uuid}",
+        operation_id="GetTeam",
+        summary="Get a team",
+        guards=[requires_permission("teams:read")],
+        dependencies={"connection": Provide(provide_connection)},
+    )
+    async def get_team(self, connection: Injected[ScopedConnection], team_id: FromPath[UUID]) -> TeamRead:
+        """One team with its tags."""
+        return await read_team(connection, team_id)
+
+    @patch(
+        "/{team_id:uuid}",
+        operation_id="UpdateTeam",
+        summary="Change a team",
+        guards=[requires_permission("teams:write")],
+    )
+    async def update_team(
+        self,
+        request: Request[Any, Any, Any],
+        teams: Injected[TeamService],
+        team_id: FromPath[UUID],
+        data: Annotated[TeamUpdate, Body()],
+    ) -> TeamRead:
+        """Change what is sent, and nothing else."""
+        await teams.require_manager(team_id, principal_of(request))
+        return to_struct(await teams.change(team_id, changes(data)), TeamRead)
+
+    @delete(
+        "/{team_id:uuid}",
+        operation_id="DeleteTeam",
+        summary="Delete a team",
+        guards=[requires_permission("teams:write")],
+    )
+    async def delete_team(
+        self, request: Request[Any, Any, Any], teams: Injected[TeamService], team_id: FromPath[UUID]
+    ) -> None:
+        """Delete a team; its members stay in the organization."""
+        await teams.require_manager(team_id, principal_of(request))
+        await teams.delete(team_id)
+
+
+class TeamMemberController(Controller):
+    """Who is in a team, and as what."""
+
+    path = "/teams/{team_id:uuid}/members"
+    tags: ClassVar = ["teams"]
+    dependencies: ClassVar = {"teams": provide_teams, "members": provide_members}
+
+    @get(
+        "/",
+        operation_id="ListTeamMembers",
+        summary="List a team's members",
+        guards=[requires_permission("teams:read")],
+        dependencies={
+            "listing": create_list_query(
+                sortable=("created_at", "role"),
+                searched=("email", "name"),
+                default="created_at",
+                search_elsewhere=True,
+            )
+        },
+    )
+    async def list_members(
+        self,
+        teams: Injected[TeamService],
+        members: Injected[TeamMemberService],
+        listing: Injected[ListQuery],
+        team_id: FromPath[UUID],
+    ) -> Page[MemberRead]:
+        """The members of one team."""
+        await teams.get(team_id)
+        filters: list[ColumnElement[bool]] = [TeamMember.team_id == team_id]
+        if listing.search:
+            filters.append(
+                TeamMember.user.has(
+                    or_(
+                        User.email.icontains(listing.search, autoescape=True),
+                        User.name.icontains(listing.search, autoescape=True),
+                    )
+                )
+            )
+        return await members.page(listing, MemberRead, *filters, convert=_read)
+
+    @post("/", operation_id="AddTeamMember", summary="Add a member", guards=[requires_permission("teams:write")])
+    async def add_member(
+        self,
+        request: Request[Any, Any, Any],
+        teams: Injected[TeamService],
+        members: Injected[TeamMemberService],
+        team_id: FromPath[UUID],
+        data: Annotated[MemberCreate, Body()],
+    ) -> MemberRead:
+        """Put a user of the organization into the team."""
+        await teams.require_manager(team_id, principal_of(request))
+        await teams.get(team_id)
+        return _read(await members.join(team_id, data.user_id, data.role), MemberRead)
+
+    @patch(
+        "/{user_id:uuid}",
+        operation_id="UpdateTeamMember",
+        summary="Change a member's role",
+        guards=[requires_permission("teams:write")],
+    )
+    async def update_member(
+        self,
+        request: Request[Any, Any, Any],
+        teams: Injected[TeamService],
+        members: Injected[TeamMemberService],
+        team_id: FromPath[UUID],
+        user_id: FromPath[UUID],
+        data: Annotated[MemberUpdate, Body()],
+    ) -> MemberRead:
+        """Give a member another role. A team always keeps an owner."""
+        await teams.require_manager(team_id, principal_of(request))
+        role = changes(data).get("role")
+        member = await (members.assign_role(team_id, user_id, role) if role else members.member(team_id, user_id))
+        return _read(member, MemberRead)
+
+    @delete(
+        "/{user_id:uuid}",
+        operation_id="RemoveTeamMember",
+        summary="Remove a member",
+        guards=[requires_permission("teams:write")],
+    )
+    async def remove_member(
+        self,
+        request: Request[Any, Any, Any],
+        teams: Injected[TeamService],
+        members: Injected[TeamMemberService],
+        team_id: FromPath[UUID],
+        user_id: FromPath[UUID],
+    ) -> None:
+        """Take a member out of the team. Everybody may take themselves out."""
+        principal = principal_of(request)
+        if user_id != principal.id:
+            await teams.require_manager(team_id, principal)
+        await members.leave(team_id, user_id)
+
+
+def _read(member: TeamMember, struct: type[MemberRead]) -> MemberRead:
+    return struct(
+        user_id=member.user_id,
+        email=member.user.email,
+        name=member.user.name,
+        role=member.role,  # type: ignore[arg-type] # the table's CHECK has the same words
+        created_at=member.created_at,
+        updated_at=member.updated_at,
+    )

@@ -1,0 +1,64 @@
+"""Teams on the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from msgspec import Meta
+
+from tenantry.domain.tags.schemas import TagBrief
+from tenantry.kernel.schema import UNSET, BaseStruct, Description, ShortText, Slug, UnsetType, Update
+
+__all__ = ("MemberCreate", "MemberRead", "MemberUpdate", "TeamCreate", "TeamRead", "TeamUpdate")
+
+TeamRole = Literal["owner", "admin", "member"]
+TagNames = Annotated[list[ShortText], Meta(max_length=20)]
+
+
+class TeamRead(BaseStruct):
+    id: UUID
+    slug: str
+    name: str
+    description: str | None
+    is_active: bool
+    tags: list[TagBrief]
+    created_at: datetime
+    updated_at: datetime
+
+
+class TeamCreate(BaseStruct):
+    name: ShortText
+    slug: Slug | None = None
+    """Follows from the name when left out."""
+    description: Description | None = None
+    tags: TagNames = []
+    """Names of tags; those that do not exist yet are made."""
+
+
+class TeamUpdate(Update):
+    name: ShortText | UnsetType = UNSET
+    slug: Slug | UnsetType = UNSET
+    description: Description | None | UnsetType = UNSET
+    is_active: bool | UnsetType = UNSET
+    tags: TagNames | UnsetType = UNSET
+    """Replaces all of the team's tags."""
+
+
+class MemberRead(BaseStruct):
+    user_id: UUID
+    email: str
+    name: str | None
+    role: TeamRole
+    created_at: datetime
+    updated_at: datetime
+
+
+class MemberCreate(BaseStruct):
+    user_id: UUID
+    role: TeamRole = "member"
+
+
+class MemberUpdate(Update):
+    role: TeamRole | UnsetType = UNSET

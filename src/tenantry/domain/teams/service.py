@@ -1,0 +1,207 @@
+"""Teams of one organization."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from advanced_alchemy.repository import SQLAlchemyAsyncRepository
+from sqlalchemy import func, select
+from sqlalchemy.orm import joinedload, load_only, selectinload
+
+from tenantry.domain.identity.users.models import User
+from tenantry.domain.tags.models import Tag
+from tenantry.domain.tags.service import tag_slug
+from tenantry.domain.teams.models import Team, TeamMember
+from tenantry.kernel.errors import (
+    ConflictException,
+    PermissionDeniedException,
+    ResourceNotFoundException,
+    ValidationFailedException,
+    define_problem,
+)
+from tenantry.kernel.service import Service, create_service_provider
+from tenantry.kernel.text import slugify
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from tenantry.tenancy.guards import Principal
+
+__all__ = ("LAST_TEAM_OWNER", "TeamMemberService", "TeamService", "provide_members", "provide_teams")
+
+LAST_TEAM_OWNER = define_problem(
+    "last-team-owner", 409, "The team's last owner", "A team always has an owner. Make somebody else one first."
+)
+
+
+class TeamService(Service[Team]):
+    """Teams and their tags."""
+
+    class Repo(SQLAlchemyAsyncRepository[Team]):
+        model_type = Team
+
+    repository_type = Repo
+    match_fields = ["slug"]  # noqa: RUF012 - the name and form that Advanced Alchemy reads
+
+    async def found(
+        self, *, name: str, slug: str | None, description: str | None, tags: list[str], owner_id: UUID
+    ) -> Team:
+        """A new team, owned by `owner_id`.
+
+        Raises:
+            ValidationFailedException: nothing of the name or of a tag can be made a slug.
+            advanced_alchemy.exceptions.DuplicateKeyError: the slug is taken.
+        """
+        team = Team(
+            name=name,
+            slug=slug or await self._free_slug(name),
+            description=description,
+            tags=await self._tags(tags),
+            members=[TeamMember(user_id=owner_id, role="owner")],
+        )
+        return await self.create(team)
+
+    async def change(self, team_id: UUID, changes: dict[str, Any]) -> Team:
+        """Change what is in `changes`; `tags`, if there, replaces all of them.
+
+        Raises:
+            advanced_alchemy.exceptions.NotFoundError: there is no such team.
+            advanced_alchemy.exceptions.DuplicateKeyError: the slug is taken.
+        """
+        tags = changes.pop("tags", None)
+        team = await self.get(team_id)
+        if tags is not None:
+            team.tags = await self._tags(tags)
+        return await self.update({**changes, "id": team_id}, item_id=team_id) if changes else await self._flushed(team)
+
+    async def require_manager(self, team_id: UUID, principal: Principal) -> None:
+        """Let pass who may run every team, or owns or administers this one.
+
+        Raises:
+            PermissionDeniedException: the caller does neither.
+            advanced_alchemy.exceptions.NotFoundError: there is no such team.
+        """
+        if "teams:manage" in principal.permissions:
+            return
+        role = await self.repository.session.scalar(
+            select(TeamMember.role).where(TeamMember.team_id == team_id, TeamMember.user_id == principal.id)
+        )
+        if role is None:
+            # Who may see teams may know that it exists; who may not has been refused by a guard.
+            await self.get(team_id)
+        if role not in {"owner", "admin"}:
+            raise PermissionDeniedException("Only the team's owners and administrators may do this.")
+
+    async def _flushed(self, team: Team) -> Team:
+        await self.repository.session.flush()
+        return team
+
+    async def _tags(self, names: list[str]) -> list[Tag]:
+        session = self.repository.session
+        wanted = {tag_slug(name, field="tags"): name for name in names}
+        return [await Tag.as_unique_async(session, name=name, slug=slug) for slug, name in sorted(wanted.items())]
+
+    async def _free_slug(self, name: str) -> str:
+        slug = slugify(name) or "team"
+        if await self.exists(slug=slug):
+            # Another team of that name. Two at once are still told apart by the constraint, and one gets a 409.
+            slug = f"{slug[:54]}-{secrets.token_hex(4)}"
+        return slug
+
+
+class TeamMemberService(Service[TeamMember]):
+    """Who is in a team."""
+
+    class Repo(SQLAlchemyAsyncRepository[TeamMember]):
+        model_type = TeamMember
+
+    repository_type = Repo
+
+    async def join(self, team_id: UUID, user_id: UUID, role: str) -> TeamMember:
+        """Put a user into a team.
+
+        Raises:
+            ValidationFailedException: there is no such user, or only a deactivated one.
+            advanced_alchemy.exceptions.DuplicateKeyError: the user is in the team.
+        """
+        user = await self.repository.session.get(User, user_id)
+        if user is None or not user.is_active:
+            raise ValidationFailedException.of("userId", "Expected the id of an active user of this organization.")
+        member = TeamMember(team_id=team_id, user=user, role=role)
+        return await self.create(member)
+
+    async def member(self, team_id: UUID, user_id: UUID) -> TeamMember:
+        """One member.
+
+        Raises:
+            ResourceNotFoundException: the user is not in the team.
+        """
+        found = await self.get_one_or_none(team_id=team_id, user_id=user_id)
+        if found is None:
+            raise ResourceNotFoundException("There is no such member of the team.")
+        return found
+
+    async def assign_role(self, team_id: UUID, user_id: UUID, role: str) -> TeamMember:
+        """Give a member another role.
+
+        Raises:
+            ResourceNotFoundException: the user is not in the team.
+            ConflictException: the team would be left without an owner.
+        """
+        await self._lock(team_id)
+        member = await self.member(team_id, user_id)
+        if member.role == "owner" and role != "owner":
+            await self._require_another_owner(team_id, user_id)
+        member.role = role
+        await self.repository.session.flush()
+        return member
+
+    async def leave(self, team_id: UUID, user_id: UUID) -> None:
+        """Take a member out.
+
+        Raises:
+            ResourceNotFoundException: the user is not in the team.
+            ConflictException: the team would be left without an owner.
+        """
+        await self._lock(team_id)
+        member = await self.member(team_id, user_id)
+        if member.role == "owner":
+            await self._require_another_owner(team_id, user_id)
+        await self.repository.session.delete(member)
+        await self.repository.session.flush()
+
+    async def _lock(self, team_id: UUID) -> None:
+        # Two owners who leave at the same moment go one after the other, so that the second finds itself the last.
+        await self.repository.session.execute(select(Team.id).where(Team.id == team_id).with_for_update())
+
+    async def _require_another_owner(self, team_id: UUID, user_id: UUID) -> None:
+        others = await self.repository.session.scalar(
+            select(func.count()).where(
+                TeamMember.team_id == team_id, TeamMember.user_id != user_id, TeamMember.role == "owner"
+            )
+        )
+        if not others:
+            raise ConflictException("This is the team's last owner.", problem=LAST_TEAM_OWNER)
+
+
+provide_teams = create_service_provider(
+    TeamService,
+    load=[selectinload(Team.tags).options(load_only(Tag.slug, Tag.name))],
+    uniquify=True,
+    error_messages={
+        "duplicate_key": "There is a team of that slug already.",
+        "integrity": "The team cannot be changed like this.",
+        "not_found": "There is no such team.",
+    },
+)
+
+provide_members = create_service_provider(
+    TeamMemberService,
+    load=[joinedload(TeamMember.user, innerjoin=True).options(load_only(User.email, User.name))],
+    error_messages={
+        "duplicate_key": "The user is in the team already.",
+        "integrity": "The member cannot be changed like this.",
+        "not_found": "There is no such member of the team.",
+    },
+)

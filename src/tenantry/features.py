@@ -1,0 +1,34 @@
+"""Every package's manifest: the one central list. A new resource is one import and one entry here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tenantry.domain import roles, tags, teams
+from tenantry.domain.identity import invitations, sessions, users
+from tenantry.platform import operators, plans, provisioning, tenants
+from tenantry.tenancy.models import SharedBase, TenantBase
+
+if TYPE_CHECKING:
+    from tenantry.kernel.feature import Feature, ProvisionHook
+
+__all__ = ("DOMAIN_FEATURES", "PLATFORM_FEATURES", "PROVISION_HOOKS", "SHARED_METADATA", "TENANT_METADATA")
+
+DOMAIN_FEATURES: tuple[Feature, ...] = (
+    roles.FEATURE,
+    users.FEATURE,
+    sessions.FEATURE,
+    invitations.FEATURE,
+    tags.FEATURE,
+    teams.FEATURE,
+)
+"""In the order in which their `provision` hooks run: a hook may use the rows of those before it."""
+
+PLATFORM_FEATURES: tuple[Feature, ...] = (plans.FEATURE, tenants.FEATURE, operators.FEATURE, provisioning.FEATURE)
+
+PROVISION_HOOKS: tuple[ProvisionHook, ...] = tuple(
+    feature.provision for feature in DOMAIN_FEATURES if feature.provision is not None
+)
+
+SHARED_METADATA = SharedBase.metadata
+TENANT_METADATA = TenantBase.metadata

@@ -1,0 +1,139 @@
+"""The outermost layer: request ids, security headers, metrics, the access log, and the last resort for errors.
+
+They are one middleware, not five, since each wrapper of `send` costs every request.
+"""
+
+from __future__ import annotations
+
+import logging
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import structlog
+from litestar.enums import ScopeType
+from structlog.contextvars import bind_contextvars, clear_contextvars
+
+from tenantry.kernel.errors import FieldError, ValidationFailedException
+from tenantry.kernel.http.body import BodyBuffer
+from tenantry.kernel.http.fields import NUL_MESSAGE
+from tenantry.kernel.http.headers import secure_headers
+from tenantry.kernel.http.problem import send_problem
+from tenantry.kernel.http.request_id import request_id_for
+from tenantry.kernel.metrics import IN_FLIGHT, UNMATCHED, observe_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+__all__ = ("Edge", "edge")
+
+CLIENT_GONE = 499
+"""What logs and metrics call a request that ended without an answer, since its client had left (as nginx does)."""
+
+
+class Edge:
+    """Plain ASGI middleware around the whole application.
+
+    Puts `request_id` into `scope["state"]` and answers with it. Logs one line per request, at INFO: method, route
+    template, status, duration, and from the state `tenant` (its `slug`) and `user_id` where somebody put them there;
+    never paths, queries or headers, which may hold secrets. Paths that begin with one of `quiet` are not logged.
+    """
+
+    def __init__(self, app: ASGIApp, *, quiet: Iterable[str] = ("/health", "/metrics")) -> None:
+        self.app = app
+        self._quiet = tuple(quiet)
+        self._info: Callable[..., Any] | None = None
+        self._enabled: Callable[[int], bool]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self.app(scope, receive, send)
+            return
+        started = perf_counter()
+        sent_id: bytes | None = None
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                sent_id = value
+                break
+        request_id = request_id_for(sent_id)
+        # A state of its own for each request, whatever the server does: a shared one would mix tenants up.
+        scope["state"] = {**(scope.get("state") or {}), "request_id": request_id}
+        clear_contextvars()
+        bind_contextvars(request_id=request_id)
+        status = 0
+
+        async def send_wrapped(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = list(message["headers"])
+                headers += secure_headers(headers)
+                headers.append((b"x-request-id", request_id.encode()))
+                message["headers"] = headers
+            await send(message)
+
+        IN_FLIGHT.inc()
+        try:
+            query = scope["query_string"]
+            if query and (b"%00" in query or b"\x00" in query):
+                _refuse_nul(query)
+            await self.app(scope, receive, send_wrapped)
+        except Exception as error:
+            if status:
+                raise
+            await send_problem(scope, send_wrapped, error)
+        finally:
+            IN_FLIGHT.dec()
+            seconds = perf_counter() - started
+            route = scope.get("path_template", UNMATCHED)
+            observe_request(scope["method"], route, status or CLIENT_GONE, seconds)
+            self._log(scope, route, status or CLIENT_GONE, seconds)
+
+    def _log(self, scope: HTTPScope, route: str, status: int, seconds: float) -> None:
+        if self._info is None:
+            # Not in __init__: the application is built before logging is configured. Kept from then on, since
+            # structlog's lazy logger assembles a new one on each use.
+            logger = structlog.get_logger("tenantry.access").bind()
+            self._enabled = getattr(logger, "is_enabled_for", None) or logger.isEnabledFor
+            self._info = logger.info
+        if not self._enabled(logging.INFO) or scope["path"].startswith(self._quiet):
+            return
+        values: dict[str, Any] = {
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "duration_ms": round(seconds * 1000, 2),
+        }
+        state = scope["state"]
+        if (tenant := state.get("tenant")) is not None:
+            values["tenant"] = tenant.slug
+        if (user_id := state.get("user_id")) is not None:
+            values["user_id"] = str(user_id)
+        self._info("request", **values)
+
+
+def _refuse_nul(query: bytes) -> None:
+    errors = [
+        FieldError(field=name.replace("\x00", "\N{SYMBOL FOR NULL}"), source="query", message=NUL_MESSAGE)
+        for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+        if "\x00" in name or "\x00" in value
+    ]
+    if errors:
+        raise ValidationFailedException(errors=errors)
+
+
+def edge(
+    app: ASGIApp,
+    *,
+    body_limit: int = 1 << 20,
+    body_timeout: float = 10.0,
+    any_type: Iterable[str] = (),
+    quiet: Iterable[str] = ("/health", "/metrics"),
+) -> Edge:
+    """The application with all that surrounds it: what the server is given.
+
+    `body_limit` in bytes, `body_timeout` in seconds; `any_type` are path prefixes whose bodies need not be JSON.
+    """
+    return Edge(BodyBuffer(app, limit=body_limit, timeout=body_timeout, any_type=any_type), quiet=quiet)

@@ -1,0 +1,34 @@
+"""Everything of this package that belongs inside the Litestar application, in one plugin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from litestar.plugins import InitPlugin
+
+from tenantry.kernel.http.problem import ProblemController, exception_handlers
+from tenantry.kernel.http.request import ApiRequest
+from tenantry.kernel.metrics import metrics_endpoint
+from tenantry.kernel.openapi import ClosedStructs, openapi_config
+
+if TYPE_CHECKING:
+    from litestar.config.app import AppConfig
+
+__all__ = ("HttpPlugin",)
+
+
+class HttpPlugin(ClosedStructs, InitPlugin):
+    """Problem answers, strict reading, /problems, /metrics and /schema.
+
+    What belongs outside of the application is `tenantry.kernel.http.edge`.
+    """
+
+    def __init__(self, *, title: str, version: str, description: str | None = None) -> None:
+        self._openapi = openapi_config(title, version, description=description)
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        app_config.exception_handlers = {**exception_handlers, **app_config.exception_handlers}
+        app_config.request_class = ApiRequest
+        app_config.openapi_config = self._openapi
+        app_config.route_handlers += [ProblemController, metrics_endpoint]
+        return app_config

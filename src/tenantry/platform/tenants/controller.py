@@ -1,0 +1,131 @@
+"""Routes of tenants, for operators."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from litestar import Controller, Request, Response, get, patch, post
+from litestar.datastructures import ResponseHeader
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import Body, FromPath
+from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_202_ACCEPTED
+
+from tenantry.kernel.schema import Page, changes
+from tenantry.kernel.service import Injected, ListQuery, create_list_query, to_struct
+from tenantry.platform.tenants.schemas import SuspendPayload, TenantCreate, TenantCreated, TenantRead, TenantUpdate
+from tenantry.platform.tenants.service import TenantCreator, TenantService, provide_tenants
+from tenantry.tenancy.guards import principal_of, requires_permission
+
+__all__ = ("TenantController",)
+
+
+class TenantController(Controller):
+    """The customer organizations."""
+
+    path = "/tenants"
+    tags: ClassVar = ["platform"]
+    dependencies: ClassVar = {"tenants": provide_tenants}
+
+    @get(
+        "/",
+        operation_id="ListTenants",
+        summary="List tenants",
+        guards=[requires_permission("tenants:read")],
+        dependencies={
+            "listing": create_list_query(
+                sortable=("slug", "name", "plan", "status", "created_at"),
+                searched=("slug", "name", "owner_email"),
+                default="slug",
+            )
+        },
+    )
+    async def list_tenants(self, tenants: Injected[TenantService], listing: Injected[ListQuery]) -> Page[TenantRead]:
+        """All organizations of this deployment."""
+        return await tenants.page(listing, TenantRead)
+
+    @post(
+        "/",
+        operation_id="CreateTenant",
+        summary="Create a tenant",
+        guards=[requires_permission("tenants:write")],
+        response_headers=[
+            ResponseHeader(name="Location", description="The new tenant's address.", documentation_only=True)
+        ],
+        responses={
+            HTTP_202_ACCEPTED: ResponseSpec(
+                TenantCreated, description="Recorded; the provisioner has not finished yet. Location is the operation."
+            )
+        },
+    )
+    async def create_tenant(
+        self, request: Request[Any, Any, Any], data: Annotated[TenantCreate, Body()]
+    ) -> Response[TenantCreated]:
+        """Make an organization with its owner. Answered 201 when it can be logged in to."""
+        creator: TenantCreator = request.app.state.tenant_creator
+        created = await creator.create(
+            slug=data.slug,
+            name=data.name,
+            plan=data.plan,
+            owner_email=data.owner_email,
+            owner_password=data.owner_password,
+            owner_name=data.owner_name,
+            requested_by=f"operator:{principal_of(request).id}",
+        )
+        tenant = created.tenant
+        body = TenantCreated(
+            **{name: getattr(tenant, name) for name in TenantRead.__struct_fields__},
+            owner_invitation=created.invitation,
+        )
+        if created.done:
+            return Response(
+                body, status_code=HTTP_201_CREATED, headers={"Location": f"/platform/tenants/{tenant.slug}"}
+            )
+        return Response(
+            body,
+            status_code=HTTP_202_ACCEPTED,
+            headers={"Location": f"/platform/operations/{created.operation_id}", "Retry-After": "1"},
+        )
+
+    @get("/{slug:str}", operation_id="GetTenant", summary="Get a tenant", guards=[requires_permission("tenants:read")])
+    async def get_tenant(self, tenants: Injected[TenantService], slug: FromPath[str]) -> TenantRead:
+        """One organization."""
+        return to_struct(await tenants.by_slug(slug), TenantRead)
+
+    @patch(
+        "/{slug:str}",
+        operation_id="UpdateTenant",
+        summary="Change a tenant",
+        guards=[requires_permission("tenants:write")],
+    )
+    async def update_tenant(
+        self, tenants: Injected[TenantService], slug: FromPath[str], data: Annotated[TenantUpdate, Body()]
+    ) -> TenantRead:
+        """Rename it, or move it to another plan. Both take effect within a second."""
+        return to_struct(await tenants.change(slug, changes(data)), TenantRead)
+
+    @post(
+        "/{slug:str}/suspend",
+        operation_id="SuspendTenant",
+        summary="Suspend a tenant",
+        status_code=HTTP_200_OK,
+        guards=[requires_permission("tenants:write")],
+    )
+    async def suspend_tenant(
+        self,
+        tenants: Injected[TenantService],
+        slug: FromPath[str],
+        data: Annotated[SuspendPayload | None, Body()] = None,
+    ) -> TenantRead:
+        """Refuse its requests, in every process within a second. Its data stay."""
+        return to_struct(await tenants.suspend(slug, data.reason if data else None), TenantRead)
+
+    @post(
+        "/{slug:str}/resume",
+        operation_id="ResumeTenant",
+        summary="Resume a tenant",
+        status_code=HTTP_200_OK,
+        guards=[requires_permission("tenants:write")],
+    )
+    async def resume_tenant(self, tenants: Injected[TenantService], slug: FromPath[str]) -> TenantRead:
+        """Serve it again."""
+        return to_struct(await tenants.resume(slug), TenantRead)

@@ -1,0 +1,135 @@
+"""The asyncpg connection that cannot begin a transaction without a scope.
+
+This is where a leak would come from, so every rule here answers a way in which one was produced in a trial:
+
+- A BEGIN whose answer was late (a deadline fired, the task was cancelled) left the server inside tenant A's
+  transaction, while asyncpg remembered a transaction at its top level: the next tenant's BEGIN became a SAVEPOINT in
+  A's transaction, and A's rows were read. Hence any exception while beginning terminates the connection, and
+  asyncpg's own savepoint at the top level terminates it too.
+- A role that is gone fails inside the message that began the transaction, and leaves it open and aborted. Terminated
+  as well.
+- COMMIT of an aborted transaction is answered `ROLLBACK`, without an error: somebody had swallowed a failed
+  statement, and the caller would be told that its data are stored. That is an error here.
+- A connection that comes back to the pool with a scope that was never used must not give it to the next user.
+- One statement a message everywhere but here: the simple protocol, which takes several, is closed to everything but
+  the transaction's own verbs, so an injected `; RESET ROLE; …` has no way in.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from tenantry.tenancy.scope import Scope, ScopeError
+
+if TYPE_CHECKING:
+    from asyncpg.connect_utils import _ClientConfiguration, _ConnectionParameters
+
+__all__ = ("CommitFailedError", "DriverConnection", "ScopedConnection")
+
+_BEGIN = re.compile(r"\s*(?:BEGIN(?:\s+(?:TRANSACTION|WORK))?|START\s+TRANSACTION)\b\s*([^;]*?)\s*;?\s*", re.IGNORECASE)
+_END = re.compile(r"\s*(COMMIT|ROLLBACK)\s*;?\s*", re.IGNORECASE)
+# asyncpg's fast path: the exact texts that its Transaction sends, compared before any regular expression runs.
+_PLAIN_BEGIN = "BEGIN;"
+
+
+class CommitFailedError(asyncpg.InterfaceError):
+    """COMMIT was answered ROLLBACK: a statement had failed, and nothing is stored."""
+
+
+class DriverConnection(asyncpg.Connection):  # type: ignore[type-arg]
+    """An asyncpg connection that does without `set_config`.
+
+    asyncpg reads the types of arrays inside set_config('jit', 'off'), again after every plan that was invalidated.
+    Nobody but a superuser may execute set_config here (it would let injected SQL change the role), and an
+    introspection query gains nothing from the switch. Private, hence guarded by a test and a pinned asyncpg.
+    """
+
+    def __init__(
+        self,
+        protocol: Any,
+        transport: Any,
+        loop: Any,
+        addr: Any,
+        config: _ClientConfiguration,
+        params: _ConnectionParameters,
+    ) -> None:
+        super().__init__(protocol, transport, loop, addr, config, params)
+        self._server_caps = self._server_caps._replace(jit=False)
+
+
+class ScopedConnection(DriverConnection):
+    """A connection whose transactions each take a `Scope`, given beforehand by `arm` and used once."""
+
+    _armed: Scope | None = None
+
+    def arm(self, scope: Scope) -> None:
+        """Give the scope that the next BEGIN takes.
+
+        Raises:
+            ScopeError: a transaction is already open; the connection is terminated.
+        """
+        if self._top_xact is not None or self.is_in_transaction():
+            self.terminate()
+            raise ScopeError("a connection was reused inside an open transaction; it has been closed")
+        self._armed = scope
+
+    def disarm(self) -> None:
+        """Forget a scope that no BEGIN has taken."""
+        self._armed = None
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the connection is open, outside every transaction, and holds no scope."""
+        return not self.is_closed() and self._top_xact is None and self._armed is None and not self.is_in_transaction()
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109
+        """Run a statement with arguments, or one of a transaction's verbs.
+
+        Raises:
+            ScopeError: BEGIN without a scope, a SAVEPOINT of asyncpg's own, or any other statement through the simple
+                protocol. The first two close the connection.
+            CommitFailedError: the server answered COMMIT with ROLLBACK.
+        """
+        if args:
+            return await super().execute(query, *args, timeout=timeout)
+        if query == _PLAIN_BEGIN:
+            return await self._begin("", timeout)
+        if match := _END.fullmatch(query):
+            return await self._end(match[1].upper(), timeout)
+        if match := _BEGIN.fullmatch(query):
+            return await self._begin(match[1].upper(), timeout)
+        if query.lstrip()[:9].upper() == "SAVEPOINT":
+            self.terminate()
+            raise ScopeError("a second transaction was begun inside an open one; the connection has been closed")
+        raise ScopeError(
+            "statements go through the extended protocol, one at a time; only a transaction's verbs do not"
+        )
+
+    async def _begin(self, mode: str, timeout: float | None) -> str:  # noqa: ASYNC109
+        scope, self._armed = self._armed, None
+        if scope is None:
+            # asyncpg has noted the transaction as begun: left alive, its next one would be a savepoint.
+            self.terminate()
+            raise ScopeError("a transaction was begun without a scope; the connection has been closed")
+        try:
+            return await super().execute(scope.begin(mode), timeout=timeout)
+        except BaseException:
+            self.terminate()
+            raise
+
+    async def _end(self, verb: str, timeout: float | None) -> str:  # noqa: ASYNC109
+        try:
+            status = await super().execute(verb, timeout=timeout)
+        except asyncpg.PostgresError:
+            # Answered: a deferred constraint, say. The server has rolled back, the connection is good.
+            raise
+        except BaseException:
+            # Not answered: nobody knows which side of the end the server is on.
+            self.terminate()
+            raise
+        if status != verb:
+            raise CommitFailedError("the transaction was rolled back: one of its statements had failed")
+        return status

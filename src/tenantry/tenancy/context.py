@@ -1,0 +1,106 @@
+"""The resolved tenant of a request or a job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tenantry.tenancy.models import schema_name
+from tenantry.tenancy.scope import CONTROL_ROLE, SHARED_SCHEMA, Scope
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+__all__ = ("PlanLimits", "ScopeTimes", "TenantContext", "control_scope")
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeTimes:
+    """Time limits of a transaction, in milliseconds; a plan may lower or raise them."""
+
+    statement: int = 5000
+    lock: int = 2000
+    idle_in_transaction: int = 10000
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLimits:
+    """What a tenant's plan grants."""
+
+    slug: str
+    statement_timeout: int | None = None
+    """Milliseconds; None leaves the deployment's setting."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantContext:
+    """Everything that a request needs to know of its tenant, resolved once and shared by all its requests."""
+
+    id: UUID
+    slug: str
+    name: str
+    status: str
+    status_reason: str | None
+    plan: PlanLimits
+    revision: str | None
+    schema: str
+    read_scope: Scope
+    write_scope: Scope
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        tenant_id: UUID,
+        slug: str,
+        name: str,
+        status: str,
+        plan: PlanLimits,
+        times: ScopeTimes,
+        status_reason: str | None = None,
+        revision: str | None = None,
+    ) -> TenantContext:
+        """A context with both of its scopes, whose statements are thereby composed once and not per request."""
+        schema = schema_name(tenant_id)
+        read, write = (
+            Scope(
+                role=schema,
+                search_path=schema,
+                read_only=read_only,
+                statement_timeout=times.statement if plan.statement_timeout is None else plan.statement_timeout,
+                lock_timeout=times.lock,
+                idle_in_transaction_timeout=times.idle_in_transaction,
+            )
+            for read_only in (True, False)
+        )
+        return cls(
+            id=tenant_id,
+            slug=slug,
+            name=name,
+            status=status,
+            status_reason=status_reason,
+            plan=plan,
+            revision=revision,
+            schema=schema,
+            read_scope=read,
+            write_scope=write,
+        )
+
+    @property
+    def is_active(self) -> bool:
+        return self.status == "active"
+
+    def scope(self, *, read_only: bool) -> Scope:
+        return self.read_scope if read_only else self.write_scope
+
+
+def control_scope(times: ScopeTimes, *, read_only: bool) -> Scope:
+    """The control plane's scope: the shared schema alone, and no tenant's."""
+    return Scope(
+        role=CONTROL_ROLE,
+        search_path=SHARED_SCHEMA,
+        read_only=read_only,
+        statement_timeout=times.statement,
+        lock_timeout=times.lock,
+        idle_in_transaction_timeout=times.idle_in_transaction,
+    )

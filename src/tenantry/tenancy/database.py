@@ -1,0 +1,239 @@
+"""The pool, and the one way to a transaction on it.
+
+Everything that reads or writes begins here: an ORM session, a hot read on the driver and the registry's poll alike.
+A connection that is checked out of the engine in any other way has no scope, and its BEGIN raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.util import greenlet_spawn
+
+from tenantry.tenancy.connection import DriverConnection, ScopedConnection
+from tenantry.tenancy.scope import EMPTY_SCOPE, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+__all__ = ("Database", "Transaction", "driver_of", "owner_engine")
+
+
+def driver_of(dbapi_connection: Any) -> ScopedConnection:
+    """The asyncpg connection behind SQLAlchemy's adapter."""
+    driver = dbapi_connection.driver_connection
+    if not isinstance(driver, ScopedConnection):
+        raise TypeError("the engine must be made by Database, whose connections are scoped")
+    return driver
+
+
+class Transaction:
+    """One scoped transaction on one pooled connection.
+
+    `connection` is the driver's, for hot reads; `session` is an ORM session on the same transaction, made when it is
+    first asked for. Neither outlives `close`.
+    """
+
+    __slots__ = ("_adapter", "_database", "_ended", "_proxied", "_session", "connection")
+
+    def __init__(self, database: Database, proxied: PoolProxiedConnection, connection: ScopedConnection) -> None:
+        self._database = database
+        self._proxied = proxied
+        self._adapter: Any = proxied.dbapi_connection
+        self._session: AsyncSession | None = None
+        self._ended = False
+        self.connection = connection
+
+    @property
+    def session(self) -> AsyncSession:
+        if self._session is None:
+            engine = self._database.engine
+            sync_connection = Connection(engine.sync_engine, connection=self._proxied)
+            self._session = AsyncSession(
+                AsyncConnection(engine, sync_connection),
+                expire_on_commit=False,
+                autoflush=False,
+                close_resets_only=False,
+            )
+        return self._session
+
+    async def commit(self) -> None:
+        """Flush what the session holds and commit.
+
+        Raises whatever the database says, deferred constraints included: then nothing is stored.
+        """
+        if self._ended:
+            raise RuntimeError("the transaction has ended")
+        if self._session is not None:
+            await self._session.flush()
+        self._ended = True
+        await greenlet_spawn(self._adapter.commit)
+
+    async def close(self, *, failed: bool = False) -> None:
+        """Roll back unless committed, and give the connection back to the pool.
+
+        With `failed` (the work was cancelled or timed out, so that a statement may still be under way) or if the
+        roll-back itself fails, the connection is closed instead: a new one costs milliseconds, a doubtful one a leak.
+        """
+        proxied, self._proxied = self._proxied, cast("PoolProxiedConnection", None)
+        if proxied is None:
+            return
+        try:
+            if self._session is not None:
+                # Only detaches its objects: the connection and the transaction are ours, not the session's.
+                self._session.sync_session.expunge_all()
+            if not self._ended and not failed and not self.connection.is_closed():
+                self._ended = True
+                await greenlet_spawn(self._adapter.rollback)
+        except BaseException:
+            failed = True
+            raise
+        finally:
+            if failed or self.connection.is_closed() or not self.connection.is_clean:
+                self.connection.terminate()
+                proxied.invalidate()
+            # Shielded by being quick: with the transaction over, this returns the connection without a round trip.
+            await greenlet_spawn(proxied.close)
+
+
+class Database:
+    """The application's engine, whose connections begin nothing without a scope."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        max_overflow: int = 5,
+        pool_timeout: float = 5.0,
+        connect_timeout: float = 5.0,
+        prepared_statements: bool = True,
+        application_name: str = "tenantry",
+        connection_class: type[ScopedConnection] = ScopedConnection,
+    ) -> None:
+        """`url` is a `postgresql://` address; times are in seconds.
+
+        `prepared_statements=False` suits a PgBouncer below 1.21 in transaction mode: no statement is cached, and
+        every name is unique.
+        """
+        arguments: dict[str, Any] = {
+            "connection_class": connection_class,
+            "timeout": connect_timeout,
+            "server_settings": {"application_name": application_name},
+        }
+        if not prepared_statements:
+            arguments |= {
+                "statement_cache_size": 0,
+                "prepared_statement_cache_size": 0,
+                "prepared_statement_name_func": _unique_name,
+            }
+            # A pooler refuses start-up parameters that it does not know.
+            del arguments["server_settings"]
+        self.engine: AsyncEngine = create_async_engine(
+            url.replace("postgresql://", "postgresql+asyncpg://", 1),
+            connect_args=arguments,
+            pool_size=pool_size,
+            max_overflow=max_overflow,
+            pool_timeout=pool_timeout,
+            # The most recently used connection first: it is the one whose caches are warm, and the others may be
+            # closed by the server when they idle.
+            pool_use_lifo=True,
+        )
+        self._watch(self.engine)
+
+    @staticmethod
+    def _watch(engine: AsyncEngine) -> None:
+        sync_engine = engine.sync_engine
+
+        @event.listens_for(sync_engine, "connect", insert=True)
+        def arm_for_the_dialect(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+            # The dialect looks at the server's version on the engine's first connection, in a transaction.
+            driver_of(connection).arm(EMPTY_SCOPE)
+
+        @event.listens_for(sync_engine, "connect")
+        def disarm_after_connect(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+            driver_of(connection).disarm()
+
+        @event.listens_for(sync_engine, "checkout")
+        def refuse_unclean(connection: DBAPIConnection, _: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
+            driver = driver_of(connection)
+            if not driver.is_clean:
+                driver.terminate()
+                raise DisconnectionError("the pooled connection was closed or not clean")
+
+        @event.listens_for(sync_engine, "checkin")
+        def disarm_on_return(connection: DBAPIConnection | None, _: ConnectionPoolEntry) -> None:
+            if connection is not None:
+                driver_of(connection).disarm()
+
+        @event.listens_for(sync_engine, "handle_error")
+        def keep_the_pool(context: ExceptionContext) -> None:
+            # A connection that was terminated here says nothing about the others; those that the server did close
+            # are noticed one by one at checkout. Otherwise one purged tenant's role would empty the pool for all.
+            context.invalidate_pool_on_disconnect = False
+
+    async def begin(self, scope: Scope) -> Transaction:
+        """Check a connection out and open a transaction in `scope`.
+
+        The caller must `close` it; prefer `transaction` or `reading`.
+
+        Raises:
+            sqlalchemy.exc.TimeoutError: no connection became free in time.
+            OSError, asyncpg.PostgresError: the server is not there, or refused.
+        """
+        proxied = await self.engine.raw_connection()
+        adapter: Any = proxied.dbapi_connection
+        driver: ScopedConnection = adapter._connection
+        try:
+            driver.arm(scope)
+            # SQLAlchemy's adapter would begin at the first statement; asked to do so now, the driver's own queries
+            # and the ORM's share the transaction. Private, hence guarded by a test and a pinned SQLAlchemy.
+            await adapter._start_transaction()
+        except BaseException:
+            driver.terminate()
+            proxied.invalidate()
+            proxied.close()
+            raise
+        return Transaction(self, proxied, driver)
+
+    @asynccontextmanager
+    async def transaction(self, scope: Scope) -> AsyncIterator[Transaction]:
+        """A transaction that commits when the block ends well, and rolls back when it raises."""
+        transaction = await self.begin(scope)
+        failed = True
+        try:
+            yield transaction
+            if not scope.read_only:
+                await transaction.commit()
+            failed = False
+        except Exception as error:
+            failed = isinstance(error, TimeoutError | asyncio.CancelledError)
+            raise
+        finally:
+            await transaction.close(failed=failed)
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+def owner_engine(url: str, *, pool_size: int = 2) -> AsyncEngine:
+    """The engine of the provisioner and of migrations, which log in as `tenantry_owner`; no serving process has it."""
+    return create_async_engine(
+        url.replace("postgresql://", "postgresql+asyncpg://", 1),
+        connect_args={"connection_class": DriverConnection, "server_settings": {"application_name": "tenantry-owner"}},
+        pool_size=pool_size,
+    )
+
+
+def _unique_name() -> str:
+    return f"__tenantry_{uuid4().hex}__"

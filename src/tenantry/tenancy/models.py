@@ -1,0 +1,129 @@
+"""The two families of tables, and the tenant itself.
+
+A model that inherits from `SharedBase` lives once, in the schema `platform`; one that inherits from `TenantBase`
+lives in the schema of every tenant. Each family has its own MetaData, since Advanced Alchemy's bases otherwise share
+one and the shared tables would turn up in every tenant's migrations.
+"""
+
+from __future__ import annotations
+
+import datetime
+from uuid import UUID
+
+from advanced_alchemy.base import AdvancedDeclarativeBase, CommonTableAttributes, convention, metadata_registry
+from advanced_alchemy.mixins import AuditColumns
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Constraint,
+    FetchedValue,
+    ForeignKey,
+    MetaData,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.ext.asyncio import AsyncAttrs
+from sqlalchemy.orm import Mapped, mapped_column
+from uuid_utils.compat import uuid7
+
+from tenantry.tenancy.scope import SHARED_SCHEMA
+
+__all__ = ("SharedBase", "SlugKey", "Tenant", "TenantBase", "length_check", "one_of_check", "schema_name")
+
+metadata_registry.set("shared", MetaData(schema=SHARED_SCHEMA, naming_convention=convention))
+metadata_registry.set("tenant", MetaData(naming_convention=convention))
+
+
+def length_check(column: str, maximum: int, *, minimum: int = 0) -> CheckConstraint:
+    """Bound a text column's length in characters.
+
+    `text` and a CHECK, never `varchar(n)`: a length that differs between two tenants for the time of a rollout would
+    change the column's type, and every prepared statement on a pooled connection would fail in turn.
+    """
+    test = (
+        f"char_length({column}) <= {maximum}"
+        if not minimum
+        else f"char_length({column}) BETWEEN {minimum} AND {maximum}"
+    )
+    return CheckConstraint(test, name=f"{column}_length")
+
+
+def one_of_check(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    """Bound a text column to some words; a native enum would have one type per tenant and break drivers' caches."""
+    words = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({words})", name=f"{column}_known")
+
+
+class _Base(CommonTableAttributes, AuditColumns, AdvancedDeclarativeBase, AsyncAttrs):
+    """`UUIDv7AuditBase` without its `sa_orm_sentinel` column.
+
+    That column is an integer that is always NULL, in every table of every tenant. A key with a client-side default
+    does its work, being marked as the sentinel of batched inserts.
+    """
+
+    __abstract__ = True
+
+    id: Mapped[UUID] = mapped_column(default=uuid7, primary_key=True, insert_sentinel=True, sort_order=-100)
+
+
+class SharedBase(_Base):
+    """A table of the control plane, in the schema `platform`."""
+
+    __abstract__ = True
+    __bind_key__ = "shared"
+
+
+class TenantBase(_Base):
+    """A table in every tenant's schema."""
+
+    __abstract__ = True
+    __bind_key__ = "tenant"
+
+
+class SlugKey:
+    """A short name, unique in its table, that a URL can carry."""
+
+    slug: Mapped[str] = mapped_column(Text)
+
+    @staticmethod
+    def constraints(table: str) -> tuple[Constraint, ...]:
+        """The constraints that the table `table` must name in its `__table_args__`."""
+        return UniqueConstraint("slug", name=f"uq_{table}_slug"), length_check("slug", 63, minimum=1)
+
+
+TENANT_STATES = ("provisioning", "active", "suspended", "archived", "purging", "purged", "failed")
+
+
+class Tenant(SharedBase):
+    """One customer organization."""
+
+    __tablename__ = "tenant"
+    __table_args__ = (
+        UniqueConstraint("slug", name="uq_tenant_slug"),
+        CheckConstraint("slug ~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'", name="slug_form"),
+        length_check("name", 200, minimum=1),
+        length_check("status_reason", 1000),
+        one_of_check("status", TENANT_STATES),
+    )
+
+    slug: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(Text, default="provisioning")
+    status_reason: Mapped[str | None] = mapped_column(Text)
+    status_changed_at: Mapped[datetime.datetime] = mapped_column(default=lambda: datetime.datetime.now(datetime.UTC))
+    plan: Mapped[str] = mapped_column(Text, ForeignKey(f"{SHARED_SCHEMA}.plan.slug"))
+    owner_email: Mapped[str] = mapped_column(Text)
+    revision: Mapped[str | None] = mapped_column(Text)
+    changed_xid: Mapped[int] = mapped_column(
+        BigInteger, index=True, server_default=FetchedValue(), server_onupdate=FetchedValue()
+    )
+    """The transaction that last changed the row, set by a trigger; the registries follow it."""
+
+    @property
+    def schema_name(self) -> str:
+        return schema_name(self.id)
+
+
+def schema_name(tenant_id: UUID) -> str:
+    """The name of a tenant's schema and of its role: after the id, never the slug, so that renaming costs nothing."""
+    return f"t_{tenant_id.hex}"

@@ -1,0 +1,309 @@
+"""How a request gets its transaction, and how a tenant's request gets its tenant.
+
+`RequestTransaction` is opened by the first guard or dependency that needs it, shared by all of them, committed by the
+session's provider before the response is sent, and closed by the middleware whatever happened.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+from litestar import Request
+from litestar.exceptions import ImproperlyConfiguredException
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tenantry.kernel.errors import (
+    NotAuthenticatedException,
+    PermissionDeniedException,
+    UnavailableException,
+    define_problem,
+)
+from tenantry.kernel.security import AUDIENCE_TENANT, Claims, InvalidToken, Tokens
+from tenantry.tenancy.connection import ScopedConnection
+from tenantry.tenancy.database import Database, Transaction
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+
+    from tenantry.tenancy.context import TenantContext
+    from tenantry.tenancy.registry import TenantRegistry
+    from tenantry.tenancy.scope import Scope as DatabaseScope
+
+__all__ = (
+    "HostNames",
+    "RequestTransaction",
+    "TenantMiddleware",
+    "TenantRequest",
+    "bearer_token",
+    "is_safe",
+    "keep_request_transaction",
+    "provide_connection",
+    "provide_session",
+    "request_transaction",
+    "require_active",
+    "tenant_request",
+)
+
+_KEY = "tenantry"
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class RequestTransaction:
+    """At most one transaction per request, in one scope."""
+
+    __slots__ = ("_database", "_scope", "_transaction", "claims", "principal", "read_only")
+
+    def __init__(self, database: Database, *, read_only: bool, claims: Claims | None = None) -> None:
+        self._database = database
+        self._scope: DatabaseScope | None = None
+        self._transaction: Transaction | None = None
+        self.read_only = read_only
+        self.claims = claims
+        self.principal: Any = None
+        """Who is asking, once a guard has looked them up."""
+
+    def enter(self, scope: DatabaseScope) -> None:
+        """Fix the scope of this request's transaction; a request has one, for good."""
+        if self._scope is not None:
+            raise RuntimeError("the request already has a scope")
+        self._scope = scope
+
+    async def transaction(self) -> Transaction:
+        """The request's transaction, begun if it has not been."""
+        if self._transaction is None:
+            if self._scope is None:
+                raise NotAuthenticatedException
+            self._transaction = await self._database.begin(self._scope)
+        return self._transaction
+
+    async def connection(self) -> ScopedConnection:
+        """The driver's connection inside the transaction, for hot reads and guards."""
+        return (await self.transaction()).connection
+
+    async def session(self) -> AsyncSession:
+        return (await self.transaction()).session
+
+    async def commit(self) -> None:
+        """End the transaction and give the connection back, before the response is sent.
+
+        A slow reader of the response thus holds no connection, and a commit that fails is still an error answer.
+        """
+        transaction = self._transaction
+        if transaction is not None:
+            if not self.read_only:
+                await transaction.commit()
+            await self.close()
+
+    async def close(self, *, failed: bool = False) -> None:
+        """Roll back what was not committed; the transaction is over, and cannot be begun again."""
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
+            self._scope = None
+            await transaction.close(failed=failed)
+
+
+class TenantRequest(RequestTransaction):
+    """The transaction of a tenant's request, with its tenant."""
+
+    __slots__ = ("host_tenant", "tenant")
+
+    def __init__(
+        self, database: Database, *, read_only: bool, claims: Claims | None = None, host_tenant: str | None = None
+    ) -> None:
+        super().__init__(database, read_only=read_only, claims=claims)
+        self.tenant: TenantContext | None = None
+        self.host_tenant = host_tenant
+        """The slug that the host names, if it names one."""
+
+    def enter_tenant(self, tenant: TenantContext) -> None:
+        """Take on the tenant, once and for good.
+
+        Raises:
+            PermissionDeniedException: it is suspended, or the host names another.
+        """
+        if self.host_tenant is not None and self.host_tenant != tenant.slug:
+            raise NotAuthenticatedException(
+                "The token is not for the organization that the host names.", invalid_token=True
+            )
+        self.tenant = tenant
+        self.enter(tenant.scope(read_only=self.read_only))
+
+
+def tenant_request(connection: Any) -> TenantRequest:
+    """The tenant's request behind a Litestar connection."""
+    found = connection.scope["state"].get(_KEY)
+    if not isinstance(found, TenantRequest):
+        raise ImproperlyConfiguredException("the route is not behind TenantMiddleware")
+    return found
+
+
+def request_transaction(connection: Any) -> RequestTransaction:
+    """The request's transaction, of whichever plane."""
+    found = connection.scope["state"].get(_KEY)
+    if not isinstance(found, RequestTransaction):
+        raise ImproperlyConfiguredException("the route is behind no middleware that opens transactions")
+    return found
+
+
+async def provide_session(request: Request[Any, Any, Any]) -> AsyncIterator[AsyncSession]:
+    """The request's ORM session; commits after the handler and before the response.
+
+    Advanced Alchemy's own before-send handlers commit too late: tried, a violated deferred constraint answered 201
+    with nothing stored. This must stay the only generator among the dependencies: Litestar ends several at once.
+    """
+    transaction = request_transaction(request)
+    yield await transaction.session()
+    await transaction.commit()
+
+
+async def provide_connection(request: Request[Any, Any, Any]) -> AsyncIterator[ScopedConnection]:
+    """The driver's connection in the request's transaction, for hot reads; given back before the response is sent."""
+    transaction = request_transaction(request)
+    yield await transaction.connection()
+    await transaction.commit()
+
+
+def bearer_token(scope: HTTPScope) -> str | None:
+    """The bearer token of the Authorization header (RFC 6750 §2.1), or None.
+
+    Raises:
+        NotAuthenticatedException: the header is there, but is no bearer token.
+    """
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            scheme, _, token = value.partition(b" ")
+            if scheme.lower() != b"bearer" or not token:
+                raise NotAuthenticatedException("Expected 'Authorization: Bearer <token>'.", invalid_token=True)
+            try:
+                return cast("bytes", token).strip().decode("ascii")
+            except UnicodeDecodeError:
+                raise NotAuthenticatedException("The bearer token is not ASCII.", invalid_token=True) from None
+    return None
+
+
+def is_safe(scope: HTTPScope) -> bool:
+    """Whether the method only reads (RFC 9110 §9.2.1): then the transaction is READ ONLY."""
+    return scope["method"] in _SAFE_METHODS
+
+
+async def keep_request_transaction(
+    request: RequestTransaction, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Run `app` with `request` as its transaction, and close it whatever happens.
+
+    A cancelled request may have left a statement under way: its connection is closed, not pooled.
+    """
+    scope["state"][_KEY] = request
+    failed = True
+    try:
+        await app(scope, receive, send)
+        failed = False
+    except Exception:
+        failed = False
+        raise
+    finally:
+        await request.close(failed=failed)
+
+
+class HostNames:
+    """Which tenant a host names by its first label.
+
+    With a base domain, every host below it names one, known or not. Without, a first label that is no known tenant's
+    slug names none, so that an API at api.example.com needs no setting.
+    """
+
+    def __init__(self, registry: TenantRegistry, base_domain: str | None) -> None:
+        self._registry = registry
+        self._suffix = f".{base_domain.lower().strip('.')}" if base_domain else None
+
+    def slug(self, scope: HTTPScope) -> str | None:
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1").lower()
+        if host.startswith("["):
+            return None
+        host = host.partition(":")[0].rstrip(".")
+        label, dot, _ = host.partition(".")
+        if not dot or not label:
+            return None
+        if self._suffix is not None:
+            first, found, rest = host.rpartition(self._suffix)
+            return first.partition(".")[0] if found and not rest and first else None
+        if label.isdigit():
+            try:
+                ipaddress.ip_address(host)
+            except ValueError:
+                pass
+            else:
+                return None
+        return label if self._registry.by_slug(label) is not None else None
+
+
+class TenantMiddleware:
+    """Resolves the bearer token to a tenant, or refuses. There is no default tenant.
+
+    Routes that say `opt={"public": True}` pass without a token, and without a tenant: their handler enters one
+    itself, once it has found out which.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, database: Database, registry: TenantRegistry, tokens: Tokens, hosts: HostNames
+    ) -> None:
+        self.app = app
+        self._database = database
+        self._registry = registry
+        self._tokens = tokens
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise ImproperlyConfiguredException("only HTTP routes can be a tenant's")
+        request = TenantRequest(self._database, read_only=is_safe(scope), host_tenant=self._hosts.slug(scope))
+        if not scope["route_handler"].opt.get("public"):
+            self._authenticate(scope, request)
+        await keep_request_transaction(request, self.app, scope, receive, send)
+
+    def _authenticate(self, scope: HTTPScope, request: TenantRequest) -> None:
+        token = bearer_token(scope)
+        if token is None:
+            raise NotAuthenticatedException
+        try:
+            claims = self._tokens.verify(token, AUDIENCE_TENANT)
+        except InvalidToken as error:
+            raise NotAuthenticatedException("The token is not valid.", invalid_token=True) from error
+        tenant = self._registry.by_id(claims.tid) if claims.tid is not None else None
+        if tenant is None:
+            raise NotAuthenticatedException("The token is not valid.", invalid_token=True)
+        require_active(tenant)
+        request.claims = claims
+        request.enter_tenant(tenant)
+        scope["state"]["tenant"] = tenant
+        structlog.contextvars.bind_contextvars(tenant=tenant.slug)
+
+
+TENANT_SUSPENDED = define_problem(
+    "tenant-suspended",
+    403,
+    "Organization suspended",
+    "The organization is suspended. Nothing is lost; the platform's operators can resume it.",
+)
+TENANT_UNAVAILABLE = define_problem(
+    "tenant-unavailable", 403, "Organization not available", "The organization is archived, or on its way out."
+)
+
+
+def require_active(tenant: TenantContext) -> None:
+    """Refuse a tenant that may not be served now.
+
+    Raises:
+        PermissionDeniedException: suspended, archived or gone.
+        UnavailableException: still being made.
+    """
+    if tenant.is_active:
+        return
+    if tenant.status == "suspended":
+        raise PermissionDeniedException("The organization is suspended.", problem=TENANT_SUSPENDED)
+    if tenant.status == "provisioning":
+        raise UnavailableException("The organization is still being set up.")
+    raise PermissionDeniedException("The organization is not available.", problem=TENANT_UNAVAILABLE)

@@ -1,0 +1,70 @@
+"""What one transaction may see: a role, a search path and its time limits, all of them gone at its end."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+__all__ = ("CONTROL_ROLE", "EMPTY_SCOPE", "SHARED_SCHEMA", "Scope", "ScopeError")
+
+SHARED_SCHEMA = "platform"
+CONTROL_ROLE = "tenantry_control"
+
+_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_MODE = re.compile(r"[A-Z ]*")
+
+
+class ScopeError(RuntimeError):
+    """A transaction was about to begin, or go on, without a scope: refused, since the alternative is a leak."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The rights of one transaction.
+
+    Times are in milliseconds; 0 leaves the server's own setting. `role` and `search_path` must be plain lower-case
+    identifiers, so that nothing in the statement that opens the transaction needs quoting rules.
+    """
+
+    role: str
+    search_path: str
+    read_only: bool = False
+    statement_timeout: int = 0
+    lock_timeout: int = 0
+    idle_in_transaction_timeout: int = 0
+    _settings: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in (self.role, self.search_path):
+            if name and not _IDENTIFIER.fullmatch(name):
+                raise ScopeError(f"not a plain identifier: {name!r}")
+        parts = []
+        if self.role:
+            parts.append(f'SET LOCAL ROLE "{self.role}"')
+        parts.append(
+            f'SET LOCAL search_path TO "{self.search_path}"' if self.search_path else "SET LOCAL search_path TO ''"
+        )
+        for name, value in (
+            ("statement_timeout", self.statement_timeout),
+            ("lock_timeout", self.lock_timeout),
+            ("idle_in_transaction_session_timeout", self.idle_in_transaction_timeout),
+        ):
+            if value:
+                parts.append(f"SET LOCAL {name} TO {int(value)}")
+        object.__setattr__(self, "_settings", "; ".join(parts))
+
+    def begin(self, mode: str = "") -> str:
+        """The one message that opens the transaction and scopes it.
+
+        `mode` is the isolation part of a BEGIN statement (`ISOLATION LEVEL SERIALIZABLE`), or empty. One message, not
+        two: a second round trip would cost as much as a small read.
+        """
+        if not _MODE.fullmatch(mode):
+            raise ScopeError(f"not a transaction mode: {mode!r}")
+        if self.read_only and "READ ONLY" not in mode:
+            mode = f"{mode} READ ONLY" if mode else "READ ONLY"
+        return f"BEGIN {mode}; {self._settings}" if mode else f"BEGIN; {self._settings}"
+
+
+EMPTY_SCOPE = Scope(role="", search_path="")
+"""No role and no path: what the engine's first connection and a ping may have. It can read nothing of anybody's."""
