@@ -13,6 +13,9 @@ from tests.dev.support import DEADLINE, refuses
 
 from tenantry.dev.process import wait_until
 
+# Each starts a pytest and two servers of its own.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 CONFTEST = """

@@ -54,6 +54,9 @@ __all__ = (
 )
 
 REALM = "tenantry"
+BLANK = "about:blank"
+"""The slug of a problem that says no more than its status does (RFC 9457 §4.2.1)."""
+
 RESERVED_MEMBERS = frozenset({"type", "title", "status", "detail", "instance", "requestId", "errors"})
 
 Source = Literal["body", "query", "path", "header", "cookie"]
@@ -71,7 +74,7 @@ class ProblemType:
     @property
     def uri(self) -> str:
         """A relative reference (RFC 3986 §4.2), so that it resolves on whatever host served the error."""
-        return f"/problems/{self.slug}"
+        return self.slug if self.slug == BLANK else f"/problems/{self.slug}"
 
 
 _types: dict[str, ProblemType] = {}

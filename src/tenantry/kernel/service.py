@@ -142,8 +142,29 @@ def create_service_provider(
     session's, so that the commit ran inside a task group and a failure came out as an ExceptionGroup.
     """
 
+    messages = _by_state(error_messages or {})
+
     async def provide(db_session: NamedDependency[SkipValidation[AsyncSession]]) -> ServiceT:
-        return service(session=db_session, load=load, uniquify=uniquify, error_messages=error_messages or {})
+        return service(session=db_session, load=load, uniquify=uniquify, error_messages=messages)
 
     provide.__annotations__ = {"db_session": NamedDependency[SkipValidation[AsyncSession]], "return": service}
     return Provide(provide)
+
+
+_KEYS = {"23505": "duplicate_key", "23503": "foreign_key", "23514": "check_constraint"}
+
+
+def _by_state(messages: ErrorMessages) -> ErrorMessages:
+    """Choose a message by SQLSTATE.
+
+    Advanced Alchemy tells a duplicate key by the text of the driver's message, and expects psycopg's, with a second
+    line that asyncpg does not write: every violation would be `integrity`.
+    """
+    general = messages.get("integrity", "The change contradicts what is stored.")
+
+    def choose(error: Exception) -> str:
+        state = getattr(getattr(error, "orig", None), "sqlstate", None)
+        message = messages.get(_KEYS.get(str(state), ""), general)
+        return message(error) if callable(message) else str(message)
+
+    return {**messages, "integrity": choose}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from sqlalchemy import func, select
 from sqlalchemy.orm import joinedload, load_only, selectinload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.tags.models import Tag
@@ -128,8 +129,9 @@ class TeamMemberService(Service[TeamMember]):
         user = await self.repository.session.get(User, user_id)
         if user is None or not user.is_active:
             raise ValidationFailedException.of("userId", "Expected the id of an active user of this organization.")
-        member = TeamMember(team_id=team_id, user=user, role=role)
-        return await self.create(member)
+        member = await self.create(TeamMember(team_id=team_id, user_id=user_id, role=role))
+        set_committed_value(member, "user", user)
+        return member
 
     async def member(self, team_id: UUID, user_id: UUID) -> TeamMember:
         """One member.

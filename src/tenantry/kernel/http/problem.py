@@ -14,6 +14,7 @@ from litestar.params import FromPath
 
 from tenantry.kernel.errors import (
     BAD_REQUEST,
+    BLANK,
     CONFLICT,
     INTERNAL,
     METHOD_NOT_ALLOWED,
@@ -98,7 +99,7 @@ def _explain_http(error: HTTPException, scope: Scope) -> ApplicationException:
         return NotAuthenticatedException(detail, invalid_token=sent, headers=headers)
     if status == NOT_FOUND.status:
         return ResourceNotFoundException(detail or "There is nothing at this address.", headers=headers)
-    problem = _BY_STATUS.get(status) or ProblemType("about:blank", status, _phrase(status), _phrase(status))
+    problem = _BY_STATUS.get(status) or ProblemType(BLANK, status, _phrase(status), _phrase(status))
     kind = ClientException if status < 500 else ApplicationException
     return kind(detail, problem=problem, headers=headers)
 
@@ -133,7 +134,7 @@ def _encode(error: ApplicationException, scope: Scope) -> bytes:
 
 def _record(error: Exception, found: ApplicationException, scope: Scope) -> None:
     """Count the answer, and log what operators must see: our own errors in full, failures of backing services."""
-    problem_seen(found.problem.slug if found.problem.slug != "about:blank" else f"http-{found.status_code}")
+    problem_seen(found.problem.slug if found.problem.slug != BLANK else f"http-{found.status_code}")
     if found.status_code < 500:
         return
     hide_parameters(error)

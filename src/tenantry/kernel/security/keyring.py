@@ -140,7 +140,7 @@ class Keyring:
                 raise KeyringError(f"there is no keyring at {path}; the service makes it when it first starts")
             _make_folder(path)
             with _locked(path):
-                if True:
+                if not os.path.exists(path):
                     _write(path, (_new_entry(int(clock())),))
         return cls(path, retain=retain, clock=clock, monotonic=monotonic)
 

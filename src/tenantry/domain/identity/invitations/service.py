@@ -15,13 +15,16 @@ from tenantry.kernel.security import INVITATION, Credential, InvalidCredential, 
 from tenantry.tenancy.request import require_active
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
     from tenantry.domain.identity.sessions.service import Authenticator, Issued
+    from tenantry.kernel.feature import Owner
     from tenantry.kernel.settings import Settings
     from tenantry.tenancy.context import TenantContext
     from tenantry.tenancy.database import Database
     from tenantry.tenancy.registry import TenantRegistry
 
-__all__ = ("INVITATION_INVALID", "Invitations")
+__all__ = ("INVITATION_INVALID", "Invitations", "invite_owner")
 
 INVITATION_INVALID = define_problem(
     "invitation-invalid",
@@ -103,3 +106,17 @@ def _valid(digest: bytes) -> Select[tuple[Invitation]]:
             User.is_active,
         )
     )
+
+
+async def invite_owner(session: AsyncSession, owner: Owner) -> None:
+    """Let the first user of a new organization, made without a password, set one."""
+    if owner.invitation_hash is None:
+        return
+    session.add(
+        Invitation(
+            user_id=owner.id,
+            digest=owner.invitation_hash,
+            expires_at=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=owner.invitation_ttl),
+        )
+    )
+    await session.flush()

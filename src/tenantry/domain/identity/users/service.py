@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import TYPE_CHECKING, Any
 
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from sqlalchemy import func, select
 from sqlalchemy.orm import undefer_group
 
-from tenantry.domain.identity.invitations.models import Invitation
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.roles.models import Role, UserRole
 from tenantry.kernel.errors import ConflictException, ValidationFailedException, define_problem
@@ -129,7 +127,7 @@ class UserService(Service[User]):
 
 
 async def create_owner(session: AsyncSession, owner: Owner) -> None:
-    """Give a new organization its first user: with a password, or with an invitation to set one."""
+    """Give a new organization its first user; without a password, the invitations' hook lets them set one."""
     role = (await session.scalars(select(Role).where(Role.slug == "owner"))).one()
     user = User(
         id=owner.id,
@@ -140,12 +138,3 @@ async def create_owner(session: AsyncSession, owner: Owner) -> None:
     )
     session.add(user)
     await session.flush()
-    if owner.invitation_hash is not None:
-        session.add(
-            Invitation(
-                user_id=user.id,
-                digest=owner.invitation_hash,
-                expires_at=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=owner.invitation_ttl),
-            )
-        )
-        await session.flush()

@@ -1,0 +1,171 @@
+"""A running deployment, and the handles by which tests use it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+from litestar import Litestar
+from tests.databases import OPERATOR_EMAIL, OPERATOR_PASSWORD, Template
+
+from tenantry.asgi import create_app
+from tenantry.features import PROVISION_HOOKS
+from tenantry.kernel.http import edge
+from tenantry.kernel.settings import Settings, load_settings
+from tenantry.platform.provisioning.worker import Provisioner
+from tenantry.tenancy.context import TenantContext
+from tenantry.tenancy.database import Database
+
+__all__ = ("PASSWORD", "TenantHandle", "World", "open_world", "settings_for")
+
+PASSWORD = "correct horse battery"
+_numbers = itertools.count(1)
+
+
+def settings_for(addresses: Template, home: Path, **overrides: object) -> Settings:
+    """Settings of a deployment on these addresses, with passwords that are cheap to hash."""
+    env = {
+        "TENANTRY_HOME": str(home),
+        "TENANTRY_DATABASE_URL": addresses.app_url,
+        "TENANTRY_DATABASE_OWNER_URL": addresses.owner_url,
+        "TENANTRY_REDIS_URL": addresses.redis_url,
+        "TENANTRY_PASSWORD_HASH_TIME_COST": "1",
+        "TENANTRY_PASSWORD_HASH_MEMORY_COST": "7168",
+        "TENANTRY_PASSWORD_HASH_PARALLELISM": "1",
+        "TENANTRY_LOG_LEVEL": "WARNING",
+    }
+    env |= {f"TENANTRY_{name.upper()}": str(value) for name, value in overrides.items()}
+    return load_settings(env)
+
+
+@dataclass
+class Caller:
+    """Somebody with a token."""
+
+    http: httpx.AsyncClient
+    access_token: str
+    refresh_token: str = ""
+    id: UUID | None = None
+
+    async def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.access_token}", **arguments.pop("headers", {})}
+        return await self.http.request(method, path, headers=headers, **arguments)
+
+    async def get(self, path: str, **arguments: Any) -> httpx.Response:
+        return await self.request("GET", path, **arguments)
+
+    async def post(self, path: str, **arguments: Any) -> httpx.Response:
+        return await self.request("POST", path, **arguments)
+
+    async def patch(self, path: str, **arguments: Any) -> httpx.Response:
+        return await self.request("PATCH", path, **arguments)
+
+    async def delete(self, path: str, **arguments: Any) -> httpx.Response:
+        return await self.request("DELETE", path, **arguments)
+
+
+@dataclass
+class TenantHandle(Caller):
+    """A tenant, as its owner uses it."""
+
+    slug: str = ""
+    tenant_id: UUID = field(default_factory=lambda: UUID(int=0))
+    owner_email: str = ""
+    world: World = None  # type: ignore[assignment]
+
+    @property
+    def context(self) -> TenantContext:
+        found = self.world.app.state.registry.by_id(self.tenant_id)
+        assert found is not None
+        return found  # type: ignore[no-any-return]
+
+    async def add_user(self, name: str, *roles: str) -> Caller:
+        """A signed-in user of this tenant; `id` is theirs."""
+        email = f"{name}@{self.slug}.example"
+        made = await self.post("/api/users", json={"email": email, "password": PASSWORD, "roles": list(roles)})
+        assert made.status_code == 201, made.text
+        caller = await self.world.log_in(self.slug, email)
+        caller.id = UUID(made.json()["id"])
+        return caller
+
+    async def add_team(self, name: str = "Red", **fields: Any) -> dict[str, Any]:
+        made = await self.post("/api/teams", json={"name": name, **fields})
+        assert made.status_code == 201, made.text
+        return made.json()  # type: ignore[no-any-return]
+
+
+@dataclass
+class World:
+    """A deployment."""
+
+    settings: Settings
+    addresses: Template
+    app: Litestar
+    http: httpx.AsyncClient
+    operator: Caller
+
+    @property
+    def database(self) -> Database:
+        return self.app.state.database  # type: ignore[no-any-return]
+
+    async def log_in(self, slug: str, email: str, password: str = PASSWORD) -> Caller:
+        answer = await self.http.post(
+            "/api/auth/login", json={"tenant": slug, "email": email, "password": password}
+        )
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
+        return Caller(self.http, body["accessToken"], body["refreshToken"])
+
+    async def create_tenant(self, name: str = "tenant", *, plan: str = "free") -> TenantHandle:
+        """A tenant with a slug of its own, its owner signed in."""
+        slug = f"{name}-{next(_numbers)}"
+        email = f"owner@{slug}.example"
+        made = await self.operator.post(
+            "/platform/tenants",
+            json={"slug": slug, "name": name.title(), "plan": plan, "ownerEmail": email, "ownerPassword": PASSWORD},
+        )
+        assert made.status_code == 201, made.text
+        caller = await self.log_in(slug, email)
+        me = await caller.get("/api/users/me")
+        return TenantHandle(
+            self.http,
+            caller.access_token,
+            caller.refresh_token,
+            UUID(me.json()["id"]),
+            slug=slug,
+            tenant_id=UUID(made.json()["id"]),
+            owner_email=email,
+            world=self,
+        )
+
+
+@asynccontextmanager
+async def open_world(addresses: Template, home: Path, **overrides: object) -> AsyncIterator[World]:
+    """Start a deployment in this process: the application, entered and left as a server does, and a provisioner."""
+    settings = settings_for(addresses, home, **overrides)
+    app = create_app(settings)
+    asgi: Any = edge(app, body_limit=settings.request_body_limit, body_timeout=settings.request_body_timeout)
+    provisioner = asyncio.create_task(Provisioner(addresses.owner_url, hooks=PROVISION_HOOKS).run())
+    try:
+        async with (
+            app.lifespan(),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app=asgi), base_url="http://localhost") as http,
+        ):
+            answer = await http.post(
+                "/platform/auth/login", json={"email": OPERATOR_EMAIL, "password": OPERATOR_PASSWORD}
+            )
+            assert answer.status_code == 200, answer.text
+            operator = Caller(http, answer.json()["accessToken"])
+            yield World(settings=settings, addresses=addresses, app=app, http=http, operator=operator)
+    finally:
+        provisioner.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await provisioner
