@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+
 from tests.databases import Template, clone_database, drop_database, ensure_template
 from tests.servers import start_servers, stop_servers
 from tests.world import TenantHandle, World, open_world

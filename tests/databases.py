@@ -13,7 +13,6 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from tests.servers import ADMIN_URL, REDIS_URL, RUN, make_database_name
 
 from tenantry.features import SHARED_METADATA
 from tenantry.kernel.security import PasswordHasher
@@ -22,8 +21,17 @@ from tenantry.platform.plans.models import Plan
 from tenantry.tenancy.bootstrap import bootstrap, harden
 from tenantry.tenancy.database import owner_engine
 from tenantry.tenancy.migrations import upgrade
+from tests.servers import ADMIN_URL, REDIS_URL, RUN, make_database_name
 
-__all__ = ("OPERATOR_EMAIL", "OPERATOR_PASSWORD", "Template", "clone_database", "drop_database", "ensure_template", "fast_hasher")
+__all__ = (
+    "OPERATOR_EMAIL",
+    "OPERATOR_PASSWORD",
+    "Template",
+    "clone_database",
+    "drop_database",
+    "ensure_template",
+    "fast_hasher",
+)
 
 OPERATOR_EMAIL = "root@platform.example"
 OPERATOR_PASSWORD = "an operator's password"
@@ -78,9 +86,7 @@ async def _make(admin_url: str, name: str) -> tuple[str, str]:
         exists = await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = $1 AND datistemplate", name)
     finally:
         await admin.close()
-    addresses = await bootstrap(
-        admin_url, database=name, owner_password=_ROLE_PASSWORD, app_password=_ROLE_PASSWORD
-    )
+    addresses = await bootstrap(admin_url, database=name, owner_password=_ROLE_PASSWORD, app_password=_ROLE_PASSWORD)
     if exists:
         return addresses.owner_url, addresses.app_url
     await harden(_with_database(admin_url, name))
@@ -93,9 +99,7 @@ async def _make(admin_url: str, name: str) -> tuple[str, str]:
             session = AsyncSession(connection)
             await session.execute(insert(Plan), [{"slug": slug, "name": slug.title()} for slug in PLANS])
             session.add(
-                Operator(
-                    email=OPERATOR_EMAIL, hashed_password=await hasher.hash(OPERATOR_PASSWORD), role="owner"
-                )
+                Operator(email=OPERATOR_EMAIL, hashed_password=await hasher.hash(OPERATOR_PASSWORD), role="owner")
             )
             await session.flush()
     finally:

@@ -14,7 +14,6 @@ from uuid import UUID
 
 import httpx
 from litestar import Litestar
-from tests.databases import OPERATOR_EMAIL, OPERATOR_PASSWORD, Template
 
 from tenantry.asgi import create_app
 from tenantry.features import PROVISION_HOOKS
@@ -23,6 +22,7 @@ from tenantry.kernel.settings import Settings, load_settings
 from tenantry.platform.provisioning.worker import Provisioner
 from tenantry.tenancy.context import TenantContext
 from tenantry.tenancy.database import Database
+from tests.databases import OPERATOR_EMAIL, OPERATOR_PASSWORD, Template
 
 __all__ = ("PASSWORD", "TenantHandle", "World", "open_world", "settings_for")
 
@@ -117,9 +117,7 @@ class World:
         return self.app.state.database  # type: ignore[no-any-return]
 
     async def log_in(self, slug: str, email: str, password: str = PASSWORD) -> Caller:
-        answer = await self.http.post(
-            "/api/auth/login", json={"tenant": slug, "email": email, "password": password}
-        )
+        answer = await self.http.post("/api/auth/login", json={"tenant": slug, "email": email, "password": password})
         assert answer.status_code == 200, answer.text
         body = answer.json()
         return Caller(self.http, body["accessToken"], body["refreshToken"])

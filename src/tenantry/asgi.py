@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from litestar import Litestar, Router
 from litestar.config.cors import CORSConfig
@@ -35,7 +35,7 @@ from tenantry.tenancy.registry import TenantRegistry
 from tenantry.tenancy.request import HostNames, TenantMiddleware, provide_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable
 
     from litestar.types import ASGIApp
 
@@ -90,6 +90,9 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
     async def ask_database() -> None:
         async with database.transaction(control_read) as transaction:
             await transaction.session.execute(text("SELECT 1"))
+
+    async def ask_redis() -> None:
+        await cast("Awaitable[bool]", redis.ping())
 
     async def ask_registry() -> None:
         if not registry.is_fresh:
@@ -186,7 +189,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
             "health_checks": {
                 "database": HealthCheck(ask_database),
                 "registry": HealthCheck(ask_registry),
-                "redis": HealthCheck(redis.ping, required=False),
+                "redis": HealthCheck(ask_redis, required=False),
             },
         }
     )

@@ -24,8 +24,8 @@ STATEMENT = 'INSERT INTO "user" (email) VALUES ($1)'
 
 def wrapped(driver_error: Exception, *, disconnect: bool = False) -> sqlalchemy.exc.DBAPIError:
     """What SQLAlchemy raises for an error of asyncpg, made by its own code."""
-    dialect = PGDialect_asyncpg()
-    dbapi: Any = PGDialect_asyncpg.import_dbapi()
+    dialect_class: Any = PGDialect_asyncpg
+    dialect, dbapi = dialect_class(), dialect_class.import_dbapi()
     try:
         AsyncAdapt_asyncpg_connection._handle_exception_no_connection(dbapi, driver_error)
     except Exception as translated:
@@ -196,7 +196,10 @@ def test_repositories_not_found_and_conflicts() -> None:
     assert explained(NotFoundError(detail="There is no such team.")) == (404, "not-found")
     assert explained(ForeignKeyError(detail="The team is gone.")) == (409, "conflict")
     assert explained(RepositoryIntegrityError(detail="It exists.")) == (409, "conflict")
-    assert explained(StaleDataError("UPDATE statement on table 'team' expected to update 1 row(s)")) == (409, "conflict")
+    assert explained(StaleDataError("UPDATE statement on table 'team' expected to update 1 row(s)")) == (
+        409,
+        "conflict",
+    )
     assert explain_failure(RepositoryError(detail="An attribute error occurred during processing")) is None
     found = explain_failure(NotFoundError(detail="There is no such team."))
     assert isinstance(found, ApplicationException)

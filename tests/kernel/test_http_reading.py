@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from litestar import Litestar, get, post
 from litestar.params import FromPath, JSONBody
 from litestar.testing import TestClient
-from msgspec import Meta, json
+from msgspec import Meta, field, json
 
 from tenantry.kernel.http import ApiRequest, Edge, edge
 from tenantry.kernel.http.fields import field_error, nul_errors, unstorable
@@ -33,8 +33,8 @@ class Team(BaseStruct):
     share: float = 0.0
     founded: datetime | None = None
     owner: UUID | None = None
-    members: list[Member] = []
-    labels: dict[str, str] = {}
+    members: list[Member] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 @post("/teams")

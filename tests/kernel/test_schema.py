@@ -40,12 +40,12 @@ class TeamCreate(BaseStruct):
     slug: Slug | None = None
     description: LongText | None = None
     contact_email: Email | None = None
-    members: list[Member] = []
+    members: list[Member] = msgspec.field(default_factory=list)
 
 
 class TeamUpdate(Update):
     name: ShortText | UnsetType = UNSET
-    long_description: LongText | None | UnsetType = UNSET
+    long_description: LongText | UnsetType | None = UNSET
 
 
 @post("/teams")
@@ -85,7 +85,7 @@ def test_fields_are_camel_case_on_the_wire(client: TestClient[Litestar]) -> None
 def test_a_required_field_may_follow_one_with_a_default() -> None:
     assert TeamCreate(name="Core").is_open is False
     with pytest.raises(TypeError):
-        TeamCreate("Core")  # type: ignore[misc]
+        TeamCreate("Core")  # type: ignore
 
 
 def test_unknown_fields_are_refused_by_name_at_any_depth(client: TestClient[Litestar]) -> None:
@@ -164,7 +164,7 @@ def test_addresses_are_stored_in_one_form(text: str, stored: str) -> None:
     assert normalize_email(stored) == stored
 
 
-@pytest.mark.parametrize("text", ["", "ann", "ann@", "@acme.example", "ann@localhost", "a b@c.example", "a\x00@b.example"])
+@pytest.mark.parametrize("text", ["", "ann", "ann@", "@acme.example", "ann@localhost", "a b@c.example", "a\x00@b.c"])
 def test_what_is_no_address_names_its_field(text: str) -> None:
     with pytest.raises(ValidationFailedException) as raised:
         normalize_email(text, field="ownerEmail")

@@ -264,8 +264,13 @@ def respellings(token: str) -> Iterator[str]:
             yield ".".join([*parts[:place], segment + padding, *parts[place + 1 :]])
 
 
-def test_another_spelling_of_the_same_octets_is_refused(tokens: Tokens) -> None:
+def test_another_spelling_of_the_same_octets_is_refused(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
     spellings = [spelling for _ in range(3) for spelling in respellings(tenant_token(tokens))]
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("left to the library, which forgave it in earlier versions")
+
+    monkeypatch.setattr(tokens._jws, "decode", never)
     # An Ed25519 signature is 64 octets, so its last character has four unused bits: 15 other spellings each.
     assert len(spellings) >= 3 * (15 + 6)
     assert {refused(tokens, spelling) for spelling in spellings} == {"malformed"}

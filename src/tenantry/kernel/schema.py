@@ -36,7 +36,6 @@ MAX_PAGE_SIZE = 200
 T = TypeVar("T")
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(msgspec.field,))
 class _KeywordOnly(StructMeta):
     """msgspec does not hand `kw_only` down; without it a subclass could not add a required field after a default."""
 
@@ -45,6 +44,7 @@ class _KeywordOnly(StructMeta):
         return super().__new__(cls, name, bases, namespace, **config)
 
 
+@dataclass_transform(kw_only_default=True, field_specifiers=(msgspec.field,))
 class BaseStruct(
     msgspec.Struct, metaclass=_KeywordOnly, rename="camel", forbid_unknown_fields=True, omit_defaults=False
 ):

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 import msgspec
 from advanced_alchemy.filters import LimitOffset, OrderBy, SearchFilter
 from advanced_alchemy.service import SQLAlchemyAsyncRepositoryService
+from litestar import Request
 from litestar.di import NamedDependency, Provide
 from litestar.params import QueryParameter, SkipValidation
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tenantry.kernel.errors import FieldError, ValidationFailedException
 from tenantry.kernel.schema import MAX_PAGE_SIZE, Page, camel
 
 if TYPE_CHECKING:
@@ -76,14 +78,28 @@ def create_list_query(
     default_order: Literal["asc", "desc"] = "desc" if descending else "asc"
     own = () if search_elsewhere else tuple(searched)
 
+    known = frozenset({"page", "pageSize", "orderBy", "sortOrder", "search"})
+
     def provide_list_query(
-        page: int, page_size: int, order_by: str, sort_order: Literal["asc", "desc"], search: str | None = None
+        request: Request[Any, Any, Any],
+        page: int,
+        page_size: int,
+        order_by: str,
+        sort_order: Literal["asc", "desc"],
+        search: str | None = None,
     ) -> ListQuery:
+        if unknown := request.query_params.keys() - known:
+            # A misspelt `pagesize` would otherwise be a page of another size, in silence.
+            message = f"There is no such parameter; expected any of {', '.join(sorted(known))}."
+            raise ValidationFailedException(
+                errors=[FieldError(field=name, source="query", message=message) for name in sorted(unknown)]
+            )
         return ListQuery(page, page_size, attributes[order_by], sort_order, search, own)
 
     # The names that can be sorted by differ per resource: they are part of the signature, for the documents' sake
     # and so that any other name is refused with the list of them.
     provide_list_query.__annotations__ = {
+        "request": Request,
         "page": Annotated[int, QueryParameter(ge=1, le=1_000_000, description="The page, from 1.")],
         "page_size": Annotated[
             int, QueryParameter(name="pageSize", ge=1, le=MAX_PAGE_SIZE, description="Items on a page.")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from litestar.enums import ScopeType
 from litestar.exceptions import ImproperlyConfiguredException
 
 from tenantry.kernel.errors import NotAuthenticatedException
@@ -73,7 +74,7 @@ class PlatformMiddleware:
         self._write_scope = write_scope
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != ScopeType.HTTP:
             raise ImproperlyConfiguredException("only HTTP routes can be the control plane's")
         request = RequestTransaction(self._database, read_only=is_safe(scope))
         if not scope["route_handler"].opt.get("public"):

@@ -39,7 +39,7 @@ class CommitFailedError(asyncpg.InterfaceError):
     """COMMIT was answered ROLLBACK: a statement had failed, and nothing is stored."""
 
 
-class DriverConnection(asyncpg.Connection):  # type: ignore[type-arg]
+class DriverConnection(asyncpg.Connection):
     """An asyncpg connection that does without `set_config`.
 
     asyncpg reads the types of arrays inside set_config('jit', 'off'), again after every plan that was invalidated.
@@ -57,13 +57,14 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[type-arg]
         params: _ConnectionParameters,
     ) -> None:
         super().__init__(protocol, transport, loop, addr, config, params)
-        self._server_caps = self._server_caps._replace(jit=False)
+        self._server_caps: Any = self._server_caps._replace(jit=False)
 
 
 class ScopedConnection(DriverConnection):
     """A connection whose transactions each take a `Scope`, given beforehand by `arm` and used once."""
 
     _armed: Scope | None = None
+    _top_xact: Any
 
     def arm(self, scope: Scope) -> None:
         """Give the scope that the next BEGIN takes.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from sqlalchemy import event
@@ -44,7 +44,7 @@ class Transaction:
     first asked for. Neither outlives `close`.
     """
 
-    __slots__ = ("_adapter", "_database", "_ended", "_proxied", "_session", "connection")
+    __slots__ = ("_adapter", "_closed", "_database", "_ended", "_proxied", "_session", "connection")
 
     def __init__(self, database: Database, proxied: PoolProxiedConnection, connection: ScopedConnection) -> None:
         self._database = database
@@ -52,6 +52,7 @@ class Transaction:
         self._adapter: Any = proxied.dbapi_connection
         self._session: AsyncSession | None = None
         self._ended = False
+        self._closed = False
         self.connection = connection
 
     @property
@@ -85,9 +86,10 @@ class Transaction:
         With `failed` (the work was cancelled or timed out, so that a statement may still be under way) or if the
         roll-back itself fails, the connection is closed instead: a new one costs milliseconds, a doubtful one a leak.
         """
-        proxied, self._proxied = self._proxied, cast("PoolProxiedConnection", None)
-        if proxied is None:
+        if self._closed:
             return
+        self._closed = True
+        proxied = self._proxied
         try:
             if self._session is not None:
                 # Only detaches its objects: the connection and the transaction are ours, not the session's.
@@ -101,7 +103,9 @@ class Transaction:
         finally:
             if failed or self.connection.is_closed() or not self.connection.is_clean:
                 self.connection.terminate()
-                proxied.invalidate()
+                if proxied.is_valid:
+                    # Otherwise the ORM, which saw the connection break, has done so.
+                    proxied.invalidate()
             # Shielded by being quick: with the transaction over, this returns the connection without a round trip.
             await greenlet_spawn(proxied.close)
 

@@ -53,6 +53,8 @@ async def requires_active_user(connection: ASGIConnection[Any, Any, Any, Any], h
     request.principal = await handler.opt["load_principal"](connection, request)
     if request.principal is None:
         raise NotAuthenticatedException("The session has ended.", invalid_token=True)
+    # For the access log.
+    connection.scope["state"]["user_id"] = request.principal.id
 
 
 def requires_permission(name: str) -> Guard:

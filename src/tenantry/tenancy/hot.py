@@ -26,7 +26,7 @@ class HotStatement:
     __slots__ = ("_names", "sql")
 
     def __init__(self, statement: Executable) -> None:
-        compiled: Any = statement.compile(dialect=PGDialect_asyncpg())  # type: ignore[attr-defined]
+        compiled: Any = statement.compile(dialect=PGDialect_asyncpg())  # type: ignore[no-untyped-call, attr-defined]
         self.sql = str(compiled)
         self._names: tuple[str, ...] = tuple(compiled.positiontup)
 

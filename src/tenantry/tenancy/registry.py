@@ -175,7 +175,8 @@ class TenantRegistry:
                             await self._wake.wait()
             except asyncio.CancelledError:
                 raise
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except Exception as error:
+                # Whatever it is: a registry that stopped following would take the service down with it.
                 _log.warning("tenant registry lost its connection", error=repr(error), retry_in=delay)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 1.0)

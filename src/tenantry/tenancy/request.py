@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from litestar import Request
+from litestar.enums import ScopeType
 from litestar.exceptions import ImproperlyConfiguredException
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -85,6 +86,15 @@ class RequestTransaction:
 
     async def session(self) -> AsyncSession:
         return (await self.transaction()).session
+
+    async def pause(self) -> None:
+        """Give the connection back for the time of something slow; what comes next begins a new transaction.
+
+        Nothing may have been written yet: it would be rolled back.
+        """
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
+            await transaction.close()
 
     async def commit(self) -> None:
         """End the transaction and give the connection back, before the response is sent.
@@ -178,7 +188,7 @@ def bearer_token(scope: HTTPScope) -> str | None:
             if scheme.lower() != b"bearer" or not token:
                 raise NotAuthenticatedException("Expected 'Authorization: Bearer <token>'.", invalid_token=True)
             try:
-                return cast("bytes", token).strip().decode("ascii")
+                return token.strip().decode("ascii")
             except UnicodeDecodeError:
                 raise NotAuthenticatedException("The bearer token is not ASCII.", invalid_token=True) from None
     return None
@@ -257,7 +267,7 @@ class TenantMiddleware:
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != ScopeType.HTTP:
             raise ImproperlyConfiguredException("only HTTP routes can be a tenant's")
         request = TenantRequest(self._database, read_only=is_safe(scope), host_tenant=self._hosts.slug(scope))
         if not scope["route_handler"].opt.get("public"):

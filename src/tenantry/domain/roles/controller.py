@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from litestar import Controller, Request, get
 
@@ -21,8 +21,8 @@ class RoleController(Controller):
     """Roles of the organization, and the catalogue of what they can permit."""
 
     path = ""
-    tags: ClassVar = ["roles"]
-    dependencies: ClassVar = {"roles": create_service_provider(RoleService)}
+    tags = ["roles"]
+    dependencies = {"roles": create_service_provider(RoleService)}
 
     @get(
         "/roles",

@@ -26,7 +26,7 @@ class RoleService(Service[Role]):
         model_type = Role
 
     repository_type = Repo
-    match_fields = ["slug"]  # noqa: RUF012 - the name and form that Advanced Alchemy reads
+    match_fields = ["slug"]
 
 
 async def seed_builtin_roles(session: AsyncSession, _: Owner) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 from uuid import UUID
 
 from litestar import Controller, delete, get, patch, post
@@ -21,8 +21,8 @@ class TagController(Controller):
     """Labels that teams can carry."""
 
     path = "/tags"
-    tags: ClassVar = ["tags"]
-    dependencies: ClassVar = {"tags_service": provide_tags}
+    tags = ["tags"]
+    dependencies = {"tags_service": provide_tags}
 
     @get(
         "/",

@@ -29,4 +29,4 @@ class TagCreate(BaseStruct):
 
 class TagUpdate(Update):
     name: ShortText | UnsetType = UNSET
-    description: Description | None | UnsetType = UNSET
+    description: Description | UnsetType | None = UNSET

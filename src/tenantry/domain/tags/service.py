@@ -24,7 +24,7 @@ class TagService(Service[Tag]):
         model_type = Tag
 
     repository_type = Repo
-    match_fields = ["slug"]  # noqa: RUF012 - the name and form that Advanced Alchemy reads
+    match_fields = ["slug"]
 
     async def to_model_on_create(self, data: ModelDictT[Tag]) -> ModelDictT[Tag]:
         return self._populate_model(data)

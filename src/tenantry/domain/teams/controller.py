@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 from uuid import UUID
 
 from litestar import Controller, Request, delete, get, patch, post
@@ -28,8 +28,8 @@ class TeamController(Controller):
     """Groups of people."""
 
     path = "/teams"
-    tags: ClassVar = ["teams"]
-    dependencies: ClassVar = {"teams": provide_teams}
+    tags = ["teams"]
+    dependencies = {"teams": provide_teams}
 
     @get(
         "/",
@@ -108,8 +108,8 @@ class TeamMemberController(Controller):
     """Who is in a team, and as what."""
 
     path = "/teams/{team_id:uuid}/members"
-    tags: ClassVar = ["teams"]
-    dependencies: ClassVar = {"teams": provide_teams, "members": provide_members}
+    tags = ["teams"]
+    dependencies = {"teams": provide_teams, "members": provide_members}
 
     @get(
         "/",

@@ -40,7 +40,7 @@ class TeamCreate(BaseStruct):
 class TeamUpdate(Update):
     name: ShortText | UnsetType = UNSET
     slug: Slug | UnsetType = UNSET
-    description: Description | None | UnsetType = UNSET
+    description: Description | UnsetType | None = UNSET
     is_active: bool | UnsetType = UNSET
     tags: TagNames | UnsetType = UNSET
     """Replaces all of the team's tags."""

@@ -43,7 +43,7 @@ class TeamService(Service[Team]):
         model_type = Team
 
     repository_type = Repo
-    match_fields = ["slug"]  # noqa: RUF012 - the name and form that Advanced Alchemy reads
+    match_fields = ["slug"]
 
     async def found(
         self, *, name: str, slug: str | None, description: str | None, tags: list[str], owner_id: UUID

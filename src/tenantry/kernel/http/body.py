@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from litestar.enums import ScopeType
@@ -19,7 +20,7 @@ from tenantry.kernel.http.problem import send_problem
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPScope, Receive, Scope, Send
+    from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPRequestEvent, HTTPScope, Receive, Scope, Send
 
 __all__ = ("BodyBuffer",)
 
@@ -27,6 +28,11 @@ _BODYLESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _JSON = b"application/json"
 _JSON_SUFFIX = re.compile(rb"application/[a-z0-9!#$&^_.+-]+\+json")
 _UTF8 = frozenset({b"utf-8", b"utf8", b"us-ascii"})
+
+
+class _Nothing(Enum):
+    ANNOUNCED = "no body was announced, so none was read"
+    CLIENT_LEFT = "the client went away in the middle"
 
 
 class BodyBuffer:
@@ -49,19 +55,21 @@ class BodyBuffer:
             await self.app(scope, receive, send)
             return
         try:
-            body = await self._read(scope, receive)
+            body = await self._body(scope, receive)
         except ClientException as error:
             # What is left of the body is not worth reading, so the connection cannot be used again (RFC 9112 §9.3).
             if scope["http_version"].startswith("1"):
                 error.headers = {**(error.headers or {}), "Connection": "close"}
             await send_problem(scope, send, error)
             return
-        if body is None:
+        if body is _Nothing.CLIENT_LEFT:
             return
-        await self.app(scope, _replay(body, receive) if body else receive, send)
+        if body is not _Nothing.ANNOUNCED:
+            receive = _replay(body, receive)
+            del body  # a megabyte for every request that is being served would add up
+        await self.app(scope, receive, send)
 
-    async def _read(self, scope: HTTPScope, receive: Receive) -> bytes | None:
-        """The whole body; empty if there is none, None if the client went away."""
+    async def _body(self, scope: HTTPScope, receive: Receive) -> bytes | _Nothing:
         length = content_type = coding = None
         chunked = False
         for name, value in scope["headers"]:
@@ -73,34 +81,35 @@ class BodyBuffer:
                 coding = value
             elif name == b"transfer-encoding":
                 chunked = True
-        if length is None:
-            # HTTP/2 and 3 need no framing header, so only in HTTP/1 does its absence mean that there is no body.
-            if not chunked and scope["http_version"].startswith("1"):
-                return b""
-        elif not length.isdigit():
-            raise ClientException("Content-Length is not a number.")
-        elif int(length) == 0:
-            return b""
-        elif int(length) > self._limit:
-            raise self._too_large()
-        if length is not None or chunked:
+        framed = chunked or length is not None
+        # HTTP/2 and 3 need no framing header, so only in HTTP/1 does its absence mean that there is no body.
+        if not framed and scope["http_version"].startswith("1"):
+            return _Nothing.ANNOUNCED
+        if length is not None:
+            if not length.isdigit():
+                raise ClientException("Content-Length is not a number.")
+            if int(length) == 0:
+                return _Nothing.ANNOUNCED
+            if int(length) > self._limit:
+                raise self._too_large()
+        if framed:
             self._check_type(scope["path"], content_type, coding)
         try:
             async with asyncio.timeout(self._timeout):
                 body = await self._receive(receive)
         except TimeoutError:
             raise RequestTimeoutException(f"The body did not arrive within {self._timeout:g} seconds.") from None
-        if body and length is None and not chunked:
+        if body and not framed:
             self._check_type(scope["path"], content_type, coding)
         return body
 
-    async def _receive(self, receive: Receive) -> bytes | None:
+    async def _receive(self, receive: Receive) -> bytes | _Nothing:
         chunks: list[bytes] = []
         size = 0
         while True:
             message: HTTPReceiveMessage = await receive()  # type: ignore[assignment]
             if message["type"] == "http.disconnect":
-                return None
+                return _Nothing.CLIENT_LEFT
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > self._limit:
@@ -136,13 +145,15 @@ class BodyBuffer:
 
 def _replay(body: bytes, receive: Receive) -> Receive:
     """A `receive` that gives the body in one message, and then what the server has to say: a disconnect."""
-    given = False
+    unread: bytes | None = body
+    del body
 
     async def replay() -> HTTPReceiveMessage:
-        nonlocal given
-        if given:
+        nonlocal unread
+        if unread is None:
             return await receive()  # type: ignore[return-value]
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        message: HTTPRequestEvent = {"type": "http.request", "body": unread, "more_body": False}
+        unread = None
+        return message
 
     return replay

@@ -198,7 +198,7 @@ class ProblemController(Controller):
 
     path = "/problems"
     tags = ("Problems",)
-    opt = {"public": True}  # noqa: RUF012
+    opt = {"public": True}
 
     @get("/", operation_id="ListProblemTypes", summary="List the kinds of errors", sync_to_thread=False)
     def list_types(self) -> list[ProblemTypeRead]:

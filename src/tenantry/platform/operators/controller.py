@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, cast
 
 from litestar import Controller, Request, get, post
 from litestar.params import Body
@@ -20,7 +20,7 @@ class OperatorAuthController(Controller):
     """Operators' log-in."""
 
     path = "/auth"
-    tags: ClassVar = ["platform"]
+    tags = ["platform"]
 
     @post("/login", operation_id="OperatorLogin", summary="Log in", status_code=HTTP_200_OK, opt={"public": True})
     async def log_in(

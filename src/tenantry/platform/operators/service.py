@@ -28,7 +28,7 @@ class OperatorService(Service[Operator]):
         model_type = Operator
 
     repository_type = Repo
-    match_fields = ["email"]  # noqa: RUF012 - the name and form that Advanced Alchemy reads
+    match_fields = ["email"]
 
     async def add(self, *, email: str, hashed_password: str, role: str) -> Operator:
         """A new operator.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from litestar import Controller, get
 
 from tenantry.kernel.schema import Page
@@ -19,15 +17,17 @@ class PlanController(Controller):
     """What tenants can be entitled to."""
 
     path = "/plans"
-    tags: ClassVar = ["platform"]
-    dependencies: ClassVar = {"plans": provide_plans}
+    tags = ["platform"]
+    dependencies = {"plans": provide_plans}
 
     @get(
         "/",
         operation_id="ListPlans",
         summary="List plans",
         guards=[requires_permission("plans:read")],
-        dependencies={"listing": create_list_query(sortable=("slug", "name"), searched=("slug", "name"), default="slug")},
+        dependencies={
+            "listing": create_list_query(sortable=("slug", "name"), searched=("slug", "name"), default="slug")
+        },
     )
     async def list_plans(self, plans: Injected[PlanService], listing: Injected[ListQuery]) -> Page[PlanRead]:
         """The plans, as the files declare them."""

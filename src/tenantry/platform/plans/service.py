@@ -17,7 +17,7 @@ class PlanService(Service[Plan]):
         model_type = Plan
 
     repository_type = Repo
-    match_fields = ["slug"]  # noqa: RUF012 - the name and form that Advanced Alchemy reads
+    match_fields = ["slug"]
 
 
 provide_plans = create_service_provider(PlanService, error_messages={"not_found": "There is no such plan."})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
 from uuid import UUID
 
 from litestar import Controller, get
@@ -20,8 +19,8 @@ class OperationController(Controller):
     """What was asked of the provisioner."""
 
     path = "/operations"
-    tags: ClassVar = ["platform"]
-    dependencies: ClassVar = {"operations": provide_operations}
+    tags = ["platform"]
+    dependencies = {"operations": provide_operations}
 
     @get(
         "/{operation_id:uuid}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from litestar import Controller, Request, Response, get, patch, post
 from litestar.datastructures import ResponseHeader
@@ -23,8 +23,8 @@ class TenantController(Controller):
     """The customer organizations."""
 
     path = "/tenants"
-    tags: ClassVar = ["platform"]
-    dependencies: ClassVar = {"tenants": provide_tenants}
+    tags = ["platform"]
+    dependencies = {"tenants": provide_tenants}
 
     @get(
         "/",

@@ -58,7 +58,7 @@ class TenantService(Service[Tenant]):
         model_type = Tenant
 
     repository_type = Repo
-    match_fields = ["slug"]  # noqa: RUF012 - the name and form that Advanced Alchemy reads
+    match_fields = ["slug"]
 
     async def by_slug(self, slug: str, *, lock: bool = False) -> Tenant:
         """The tenant of that slug.
@@ -67,7 +67,7 @@ class TenantService(Service[Tenant]):
             ResourceNotFoundException: there is none.
         """
         statement = select(Tenant).where(Tenant.slug == slug)
-        found = await self.repository.session.scalar(statement.with_for_update() if lock else statement)
+        found: Tenant | None = await self.repository.session.scalar(statement.with_for_update() if lock else statement)
         if found is None:
             raise ResourceNotFoundException(f"There is no organization {slug!r}.")
         return found

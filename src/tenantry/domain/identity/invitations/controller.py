@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from litestar import Controller, Request, post
 from litestar.params import Body
@@ -21,7 +21,7 @@ class InvitationController(Controller):
     """Accepting an invitation."""
 
     path = "/auth/invitations"
-    tags: ClassVar = ["auth"]
+    tags = ["auth"]
 
     @post(
         "/accept",

@@ -95,7 +95,7 @@ class Invitations:
             return await transaction.session.get_one(User, invitation.user_id)
 
 
-def _valid(digest: bytes) -> Select[tuple[Invitation]]:
+def _valid(digest: bytes) -> Select[Invitation]:
     return (
         select(Invitation)
         .join(User, User.id == Invitation.user_id)

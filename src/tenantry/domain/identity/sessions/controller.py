@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from litestar import Controller, Request, post
 from litestar.params import Body
@@ -29,7 +29,7 @@ class SessionController(Controller):
     """Signing in, staying signed in, signing out."""
 
     path = "/auth"
-    tags: ClassVar = ["auth"]
+    tags = ["auth"]
 
     @post("/login", operation_id="Login", summary="Log in", status_code=HTTP_200_OK, opt={"public": True})
     async def log_in(self, request: Request[Any, Any, Any], data: Annotated[LoginPayload, Body()]) -> TokenResponse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 from uuid import UUID
 
 from litestar import Controller, Request, get, patch, post
@@ -10,7 +10,6 @@ from litestar.params import Body, FromPath
 from sqlalchemy import text
 
 from tenantry.domain.identity.passwords import check_new_password
-
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.providers import provide_users
 from tenantry.domain.identity.users.schemas import (
@@ -27,6 +26,7 @@ from tenantry.kernel.errors import PermissionDeniedException
 from tenantry.kernel.schema import Page, changes
 from tenantry.kernel.service import Injected, ListQuery, create_list_query
 from tenantry.tenancy.guards import principal_of, requires_permission
+from tenantry.tenancy.request import request_transaction
 
 __all__ = ("UserController",)
 
@@ -35,8 +35,8 @@ class UserController(Controller):
     """People of the organization."""
 
     path = "/users"
-    tags: ClassVar = ["users"]
-    dependencies: ClassVar = {"users": provide_users}
+    tags = ["users"]
+    dependencies = {"users": provide_users}
 
     @get("/me", operation_id="GetMe", summary="Who am I", opt={"any_user": True})
     async def me(self, request: Request[Any, Any, Any], users: Injected[UserService]) -> MeRead:
@@ -68,12 +68,19 @@ class UserController(Controller):
 
     @post("/", operation_id="CreateUser", summary="Add a user", guards=[requires_permission("users:write")])
     async def create_user(
-        self, request: Request[Any, Any, Any], users: Injected[UserService], data: Annotated[UserCreate, Body()]
+        self,
+        request: Request[Any, Any, Any],
+        users: Injected[UserService],
+        data: Annotated[UserCreate, Body()],
     ) -> UserRead:
         """Make an account with a password and roles. Only an owner makes an owner."""
         _require_may_grant(request, data.roles)
         check_new_password(request.app.state.settings, data.password, email=data.email, name=data.name)
+        # No connection is held while the password is hashed: the pool is everybody's.
+        transaction = request_transaction(request)
+        await transaction.pause()
         hashed = await request.app.state.hasher.hash(data.password)
+        users = await provide_users(db_session=await transaction.session())
         return _read(
             await users.add(email=data.email, hashed_password=hashed, name=data.name, roles=data.roles), UserRead
         )

@@ -10,7 +10,6 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from tenantry.domain.roles.models import UserRole
 from tenantry.tenancy.models import TenantBase, length_check
 
-
 __all__ = ("User",)
 
 

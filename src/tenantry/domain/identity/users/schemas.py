@@ -65,12 +65,12 @@ class UserCreate(BaseStruct):
 
 
 class UserUpdate(Update):
-    name: ShortText | None | UnsetType = UNSET
-    avatar_url: AvatarUrl | None | UnsetType = UNSET
+    name: ShortText | UnsetType | None = UNSET
+    avatar_url: AvatarUrl | UnsetType | None = UNSET
     is_active: bool | UnsetType = UNSET
     roles: Roles | UnsetType = UNSET
 
 
 class MeUpdate(Update):
-    name: ShortText | None | UnsetType = UNSET
-    avatar_url: AvatarUrl | None | UnsetType = UNSET
+    name: ShortText | UnsetType | None = UNSET
+    avatar_url: AvatarUrl | UnsetType | None = UNSET

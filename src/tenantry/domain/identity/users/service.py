@@ -39,7 +39,7 @@ class UserService(Service[User]):
         model_type = User
 
     repository_type = Repo
-    match_fields = ["email"]  # noqa: RUF012 - the name and form that Advanced Alchemy reads
+    match_fields = ["email"]
 
     async def to_model_on_create(self, data: ModelDictT[User]) -> ModelDictT[User]:
         return self._populate_model(data)
