@@ -11,7 +11,7 @@ import pytest
 import schemathesis
 import yaml  # type: ignore[import-untyped]
 from hypothesis import HealthCheck, Phase, settings
-from litestar import Controller, Litestar, Router, delete, get, patch, post
+from litestar import Controller, Litestar, Request, Router, delete, get, patch, post
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
@@ -21,7 +21,13 @@ from msgspec import Meta, field
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from schemathesis.config import SchemathesisConfig
 
-from tenantry.kernel.errors import ConflictException, NotAuthenticatedException, ResourceNotFoundException
+from tenantry.kernel.errors import (
+    ConflictException,
+    FieldError,
+    NotAuthenticatedException,
+    ResourceNotFoundException,
+    ValidationFailedException,
+)
 from tenantry.kernel.http import Edge, edge
 from tenantry.kernel.http.plugin import HttpPlugin
 from tenantry.kernel.openapi import OPERATOR_TOKEN, TENANT_TOKEN, finish
@@ -71,10 +77,15 @@ class TeamController(Controller):
     @get("/", operation_id="ListTeams")
     async def list_teams(
         self,
+        request: Request[Any, Any, Any],
         page: Annotated[int, QueryParameter(ge=1, le=1_000_000)] = 1,
         page_size: Annotated[int, QueryParameter(name="pageSize", ge=1, le=200)] = 20,
     ) -> Page[TeamRead]:
         """Docstrings become descriptions."""
+        if unknown := request.query_params.keys() - {"page", "pageSize"}:
+            raise ValidationFailedException(
+                errors=[FieldError(field=name, source="query", message="Unknown") for name in unknown]
+            )
         return Page[TeamRead](items=[TeamRead(id=KNOWN, name="Core")], total=1, page=page, page_size=page_size)
 
     @post("/", operation_id="CreateTeam", responses={402: ResponseSpec(Receipt, description="Pay first.")})
@@ -223,7 +234,9 @@ def test_bounds_of_integers_and_patterns_are_those_of_json_schema(document: dict
 
 
 def test_pages_of_two_types_with_one_name_keep_their_long_names() -> None:
-    document = {"components": {"schemas": {"Page_a.Team_": {}, "Page_b.Team_": {}, "Page_c.User_": {}, "UserPage": {}}}}
+    document: dict[str, Any] = {
+        "components": {"schemas": {"Page_a.Team_": {}, "Page_b.Team_": {}, "Page_c.User_": {}, "UserPage": {}}}
+    }
     names = finish(document)["components"]["schemas"]
     assert {"Page_a.Team_", "Page_b.Team_", "Page_c.User_", "UserPage"} <= names.keys()
 
@@ -276,5 +289,5 @@ api = schemathesis.openapi.from_asgi(
 @settings(
     max_examples=25, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
 )
-def test_answers_keep_to_the_document(case: schemathesis.Case) -> None:
+def test_answers_keep_to_the_document(case: Any) -> None:
     case.call_and_validate(headers={"Authorization": "Bearer good"})

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
+from advanced_alchemy.exceptions import wrap_sqlalchemy_exception
 from advanced_alchemy.filters import LimitOffset, OrderBy, SearchFilter
 from advanced_alchemy.service import SQLAlchemyAsyncRepositoryService
 from litestar import Request
@@ -120,6 +121,15 @@ def create_list_query(
 
 class Service(SQLAlchemyAsyncRepositoryService[ModelT, Any], Generic[ModelT]):
     """Base of the services. They never commit: the edge does, once, before the response goes out."""
+
+    async def flush(self) -> None:
+        """Write what was changed on loaded models, with this service's error messages.
+
+        Raises:
+            advanced_alchemy.exceptions.IntegrityError: the change contradicts what is stored.
+        """
+        with wrap_sqlalchemy_exception(error_messages=self.repository.error_messages, dialect_name="postgresql"):
+            await self.repository.session.flush()
 
     async def page(
         self,

@@ -149,6 +149,7 @@ class Database:
             pool_size=pool_size,
             max_overflow=max_overflow,
             pool_timeout=pool_timeout,
+            hide_parameters=True,
             # The most recently used connection first: it is the one whose caches are warm, and the others may be
             # closed by the server when they idle.
             pool_use_lifo=True,
@@ -236,6 +237,7 @@ def owner_engine(url: str, *, pool_size: int = 2) -> AsyncEngine:
         url.replace("postgresql://", "postgresql+asyncpg://", 1),
         connect_args={"connection_class": DriverConnection, "server_settings": {"application_name": "tenantry-owner"}},
         pool_size=pool_size,
+        hide_parameters=True,
     )
 
 

@@ -74,7 +74,10 @@ class TeamService(Service[Team]):
         team = await self.get(team_id)
         if tags is not None:
             team.tags = await self._tags(tags)
-        return await self.update({**changes, "id": team_id}, item_id=team_id) if changes else await self._flushed(team)
+        for name, value in changes.items():
+            setattr(team, name, value)
+        await self.flush()
+        return team
 
     async def require_manager(self, team_id: UUID, principal: Principal) -> None:
         """Let pass who may run every team, or owns or administers this one.
@@ -93,10 +96,6 @@ class TeamService(Service[Team]):
             await self.get(team_id)
         if role not in {"owner", "admin"}:
             raise PermissionDeniedException("Only the team's owners and administrators may do this.")
-
-    async def _flushed(self, team: Team) -> Team:
-        await self.repository.session.flush()
-        return team
 
     async def _tags(self, names: list[str]) -> list[Tag]:
         session = self.repository.session
@@ -156,7 +155,7 @@ class TeamMemberService(Service[TeamMember]):
         if member.role == "owner" and role != "owner":
             await self._require_another_owner(team_id, user_id)
         member.role = role
-        await self.repository.session.flush()
+        await self.flush()
         return member
 
     async def leave(self, team_id: UUID, user_id: UUID) -> None:
@@ -171,7 +170,7 @@ class TeamMemberService(Service[TeamMember]):
         if member.role == "owner":
             await self._require_another_owner(team_id, user_id)
         await self.repository.session.delete(member)
-        await self.repository.session.flush()
+        await self.flush()
 
     async def _lock(self, team_id: UUID) -> None:
         # Two owners who leave at the same moment go one after the other, so that the second finds itself the last.

@@ -43,6 +43,7 @@ from tenantry.kernel.errors import (
     ValidationFailedException,
 )
 from tenantry.kernel.schema import camel
+from tenantry.kernel.security import HasherBusy, PasswordRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,6 +115,10 @@ def explain_failure(error: BaseException) -> ApplicationException | None:
     """
     if isinstance(error, _DATABASE_ERRORS):
         return _explain_database(error)
+    if isinstance(error, HasherBusy):
+        return UnavailableException("Too many passwords are being checked.", retry_after=error.retry_after)
+    if isinstance(error, PasswordRefused):
+        return ValidationFailedException.of("password", str(error))
     if isinstance(error, RedisError):
         return UnavailableException() if isinstance(error, _REDIS_AWAY) else None
     if isinstance(error, TimeoutError):

@@ -69,7 +69,7 @@ class UserService(Service[User]):
         found = await self.roles_by_slug(roles, field=field)
         user = await self.create({"email": email, "hashed_password": hashed_password, "name": name})
         user.roles = [UserRole(role=role) for role in found]
-        await self.repository.session.flush()
+        await self.flush()
         return user
 
     async def change(self, user_id: UUID, changes: dict[str, Any]) -> User:
@@ -93,7 +93,7 @@ class UserService(Service[User]):
                 user.roles = [held.get(role.id) or UserRole(role=role) for role in found]
         for name, value in changes.items():
             setattr(user, name, value)
-        await self.repository.session.flush()
+        await self.flush()
         return user
 
     async def roles_by_slug(self, slugs: list[str], *, field: str = "roles") -> list[Role]:
