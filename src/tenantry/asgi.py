@@ -14,6 +14,7 @@ from tenantry import __version__
 from tenantry.domain.identity.invitations.service import Invitations
 from tenantry.domain.identity.principal import load_user_principal
 from tenantry.domain.identity.sessions.service import Authenticator
+from tenantry.domain.identity.sessions.throttle import LoginThrottle
 from tenantry.domain.roles.catalogue import PermissionCatalogue
 from tenantry.features import DOMAIN_FEATURES, PLATFORM_FEATURES
 from tenantry.kernel.health import HealthCheck, jwks, live, ready
@@ -85,7 +86,10 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
         connect_timeout=settings.database_connect_timeout,
     )
     redis = create_redis(required(settings.redis_url), timeout=settings.redis_timeout)
-    authenticator = Authenticator(database=database, registry=registry, tokens=tokens, hasher=hasher, settings=settings)
+    throttle = LoginThrottle(redis, failures=settings.login_failures, window=settings.login_window)
+    authenticator = Authenticator(
+        database=database, registry=registry, tokens=tokens, hasher=hasher, settings=settings, throttle=throttle
+    )
 
     async def ask_database() -> None:
         async with database.transaction(control_read) as transaction:

@@ -17,7 +17,7 @@ START = """
     from pathlib import Path
     from tenantry.dev.valkey import EmbeddedValkey
 
-    server = EmbeddedValkey(Path(sys.argv[1]))
+    server = EmbeddedValkey(Path(sys.argv[1]), delete_with_parent=len(sys.argv) > 2)
     server.start()
     print(server.pid, server.port, flush=True)
     signal.pause()
@@ -89,6 +89,24 @@ def test_the_server_dies_with_its_killed_program(home: Path) -> None:
         assert not refuses(port)
         parent.kill()
         assert wait_until(lambda: refuses(port) and not process_alive(pid), DEADLINE)
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_killed_test_run_leaves_no_files(home: Path, attempt: int) -> None:
+    # More than once: a Valkey is gone within a millisecond, at times before the kernel has buried its parent.
+    folder = home / "run"
+    with program(START, folder / "valkey", "delete") as parent:
+        say(parent)
+        parent.kill()
+        assert wait_until(lambda: not folder.exists(), DEADLINE)
+
+
+def test_a_server_that_is_stopped_in_order_keeps_its_files(home: Path) -> None:
+    server = make_valkey(home, delete_with_parent=True)
+    for end in (server.stop, server.kill, server.stop):
+        server.start()
+        end()
+        assert server.data_dir.exists()
 
 
 def test_one_directory_serves_one_server(home: Path) -> None:

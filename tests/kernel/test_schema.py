@@ -85,7 +85,7 @@ def test_fields_are_camel_case_on_the_wire(client: TestClient[Litestar]) -> None
 def test_a_required_field_may_follow_one_with_a_default() -> None:
     assert TeamCreate(name="Core").is_open is False
     with pytest.raises(TypeError):
-        TeamCreate("Core")  # type: ignore
+        TeamCreate("Core")  # type: ignore[arg-type, call-arg]
 
 
 def test_unknown_fields_are_refused_by_name_at_any_depth(client: TestClient[Litestar]) -> None:

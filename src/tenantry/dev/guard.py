@@ -2,7 +2,8 @@
 
 Started by `tenantry.dev.process` as a script (`python -I -S guard.py SPEC`), so it uses the standard library alone.
 The program holds the other end of our standard input: a byte on it is the number of a signal to pass to the server,
-and its end means that the program is gone, however it went, and so the server has to go.
+and its end means that the server has to go: the program closed it, saying so by a zero byte, or is gone, however it
+went. (Its pid does not tell: the kernel closes a dying process's files before it gives its children a new parent.)
 
 Why not PR_SET_PDEATHSIG on the server itself: the kernel sends that signal when the *thread* that forked ends, so a
 server started from a thread pool would die with the thread; and macOS has no such thing. It is used here all the same,
@@ -74,7 +75,7 @@ def main() -> int:
     selector = selectors.DefaultSelector()
     selector.register(woken, selectors.EVENT_READ)
     selector.register(0, selectors.EVENT_READ)
-    orphaned = False
+    orphaned = closed = False
     deadline: float | None = None
     while server.poll() is None:
         # The time-out is for a parent that died while a fork of it still holds our standard input open.
@@ -84,7 +85,10 @@ def main() -> int:
                 continue
             if data:
                 for number in data:
-                    server.send_signal(number)
+                    if number == 0:
+                        closed = True
+                    else:
+                        server.send_signal(number)
             else:
                 selector.unregister(0)
                 orphaned = True
@@ -94,7 +98,7 @@ def main() -> int:
             server.send_signal(stop_signal)
         if deadline is not None and time.monotonic() > deadline:
             server.kill()
-    if os.getppid() != spec["parent"]:
+    if orphaned and not closed:
         delete(spec["delete_with_parent"])
     return server.returncode if server.returncode >= 0 else 128 - server.returncode
 

@@ -395,6 +395,8 @@ class GuardedProcess:
 
     def close(self) -> None:
         """End the process if it runs still (its stop signal, and SIGKILL after thirty seconds), and wait for it."""
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            self._commands.write(b"\0")
         self._commands.close()
         self._guard.wait()
 

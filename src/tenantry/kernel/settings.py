@@ -256,6 +256,10 @@ class Settings(BaseSettings):
         description="Passwords hashed at once by each process; each takes the memory above.",
         unit="threads",
     )
+    login_failures: int = _whole(
+        10, least=1, most=1000, description="Failed log-ins of one account, after which it is refused for a while."
+    )
+    login_window: int = _whole(300, least=1, most=86_400, description="How long failed log-ins count.", unit="seconds")
 
     # Logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(

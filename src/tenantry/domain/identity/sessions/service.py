@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from tenantry.domain.identity.sessions.throttle import LoginThrottle
     from tenantry.kernel.settings import Settings
     from tenantry.tenancy.context import TenantContext
     from tenantry.tenancy.database import Database
@@ -84,12 +85,14 @@ class Authenticator:
         tokens: Tokens,
         hasher: PasswordHasher,
         settings: Settings,
+        throttle: LoginThrottle,
     ) -> None:
         self._database = database
         self._registry = registry
         self._tokens = tokens
         self._hasher = hasher
         self._settings = settings
+        self._throttle = throttle
 
     async def log_in(self, slug: str, email: str, password: str, *, user_agent: str | None) -> Issued:
         """Sign in with a password.
@@ -100,14 +103,18 @@ class Authenticator:
         Raises:
             NotAuthenticatedException: any of these.
             PermissionDeniedException: right, but the organization is suspended.
+            TooManyRequestsException: too many have failed on this account.
         """
         email = normalize_email(email)
         tenant = await self._registry.find_slug(slug)
+        await self._throttle.check(tenant, slug, email)
         user = await self._credentials(tenant, email)
         stored = user.hashed_password if user is not None else None
         matches = await self._hasher.verify(stored, password)
         if tenant is None or user is None or stored is None or not matches or not user.is_active:
+            await self._throttle.failed(tenant, slug, email)
             raise NotAuthenticatedException(_WRONG)
+        await self._throttle.succeeded(tenant, slug, email)
         require_active(tenant)
         renewed = await self._hasher.hash(password) if self._hasher.needs_rehash(stored) else stored
         async with self._database.transaction(tenant.write_scope) as transaction:
