@@ -33,7 +33,7 @@ reset: ## Delete the embedded servers' data and start over (asks; YES=1 does not
 		read -r answer || answer=; \
 		case "$$answer" in [yY]|[yY][eE][sS]) ;; *) echo 'Nothing was deleted.'; exit 0 ;; esac; \
 	fi; \
-	if [ -x $(BIN)/tenantry ]; then exec $(BIN)/tenantry reset; \
+	if [ -x $(BIN)/tenantry ]; then exec $(BIN)/tenantry reset --yes; \
 	else PYTHONPATH=src exec $(PYTHON) -m tenantry.dev.servers reset "$$home"; fi
 
 test: $(VENV)/.stamp-dev ## Run the tests, in parallel, on embedded servers
