@@ -1,0 +1,89 @@
+"""The command line. Commands are thin: they parse, call a service, and show what came of it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import rich_click as click
+
+from tenantry import __version__
+
+__all__ = ("main", "tenantry")
+
+# Where each command is, and what the overview says of it: importing all of them takes seconds, showing the overview
+# must not. A test compares the texts with the commands' own.
+_COMMANDS = {
+    "up": ("tenantry.cli.up", "Start everything on this machine; Ctrl-C stops it, the data stay."),
+    "reset": ("tenantry.cli.up", "Delete the embedded servers with all their data."),
+    "serve": ("tenantry.cli.processes", "Serve the API, as a deployment does."),
+    "provisioner": ("tenantry.cli.processes", "Run the provisioner, which makes tenants' schemas."),
+    "bootstrap": ("tenantry.cli.database", "Make the roles and the database on a server of yours."),
+    "harden": ("tenantry.cli.database", "Close the ways by which injected SQL could leave its tenant."),
+    "migrate": ("tenantry.cli.database", "Bring schemas to this release's revision."),
+    "apply": ("tenantry.cli.apply", "Make and change plans and tenants as a folder declares them."),
+    "tenants": ("tenantry.cli.tenants", "Create, list and change tenants."),
+    "operators": ("tenantry.cli.operators", "Create and list the people who run the platform."),
+    "shell": ("tenantry.cli.shell", "Open psql or Python in one tenant's scope."),
+    "keys": ("tenantry.cli.keys", "List and rotate the keys that sign access tokens."),
+    "settings": (
+        "tenantry.cli.settings",
+        "Show every setting: its variable, its value here, its default and what it is for.",
+    ),
+}
+
+
+class _Commands(click.RichGroup):
+    """A group that imports a command when it is called, and ends with one line where something expected went wrong."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command's line of the overview; `resolve_command` gives the command itself."""
+        if cmd_name not in _COMMANDS:
+            return None
+        return click.RichCommand(name=cmd_name, short_help=_COMMANDS[cmd_name][1], add_help_option=False)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and command is not None:
+            command = getattr(importlib.import_module(_COMMANDS[name][0]), name)
+        return name, command, rest
+
+    def main(self, args: Sequence[str] | None = None, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
+        if not standalone_mode:
+            return super().main(args, standalone_mode=False, **extra)
+        try:
+            code = super().main(args, standalone_mode=False, **extra)
+        except Exception as error:
+            from tenantry.cli.problems import report
+
+            code = report(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(
+    cls=_Commands,
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not found, 4 conflict, "
+    "5 unavailable or out of time.\n\n"
+    "Example: tenantry up",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="tenantry", message="%(prog)s %(version)s")
+def tenantry() -> None:
+    """Tenantry, the multi-tenant backend.
+
+    Every command reads its settings from the environment (`tenantry settings` lists them), and what is left out from
+    the home folder that `tenantry up` has written to: TENANTRY_HOME, or .tenantry here.
+    """
+
+
+def main() -> NoReturn:
+    """The console script."""
+    tenantry.main(prog_name="tenantry")
+    raise AssertionError("click exits")

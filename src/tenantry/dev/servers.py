@@ -22,6 +22,17 @@ from tenantry.dev.valkey import EmbeddedValkey
 
 __all__ = ("AlreadyRunning", "EmbeddedServers", "ServerError", "delete_home")
 
+# What `tenantry up` writes beside the servers' own: see `tenantry.kernel.home` and `tenantry.cli.deployment`.
+_FILES = (
+    "keyring.json",
+    "keyring.json.lock",
+    "addresses.json",
+    "owner.json",
+    "owner.password",
+    "app.password",
+    "up.lock",
+)
+
 
 class EmbeddedServers:
     """PostgreSQL in `<home>/postgres` and Valkey in `<home>/valkey`, started and stopped as one.
@@ -93,7 +104,12 @@ def delete_home(home: Path) -> None:
             raise AlreadyRunning(server.data_dir, pid)
     for server in servers:
         server.delete()
-    (home / "keyring.json").unlink(missing_ok=True)
+    for name in _FILES:
+        (home / name).unlink(missing_ok=True)
+    for log in (home / "logs").glob("*.log*"):
+        log.unlink()
+    if (home / "logs").is_dir() and not any((home / "logs").iterdir()):
+        (home / "logs").rmdir()
     if home.is_dir() and not any(home.iterdir()):
         home.rmdir()
 

@@ -12,7 +12,10 @@ This is where a leak would come from, so every rule here answers a way in which 
   statement, and the caller would be told that its data are stored. That is an error here.
 - A connection that comes back to the pool with a scope that was never used must not give it to the next user.
 - One statement a message everywhere but here: the simple protocol, which takes several, is closed to everything but
-  the transaction's own verbs, so an injected `; RESET ROLE; …` has no way in.
+  the transaction's own verbs, so an injected `; RESET ROLE; …` has no way in. COPY knows no other protocol: it may
+  hold no semicolon (tried: through one, a row of another tenant was written).
+- Whoever keeps a connection for longer than its transaction reads in the next one, whose tenant is another (tried: a
+  response that streams would). Hence the `Lease`, which ends with the transaction.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from tenantry.tenancy.scope import Scope, ScopeError
 if TYPE_CHECKING:
     from asyncpg.connect_utils import _ClientConfiguration, _ConnectionParameters
 
-__all__ = ("CommitFailedError", "DriverConnection", "ScopedConnection")
+__all__ = ("CommitFailedError", "DriverConnection", "Lease", "ScopedConnection")
 
 _BEGIN = re.compile(r"\s*(?:BEGIN(?:\s+(?:TRANSACTION|WORK))?|START\s+TRANSACTION)\b\s*([^;]*?)\s*;?\s*", re.IGNORECASE)
 _END = re.compile(r"\s*(COMMIT|ROLLBACK)\s*;?\s*", re.IGNORECASE)
@@ -134,3 +137,41 @@ class ScopedConnection(DriverConnection):
         if status != verb:
             raise CommitFailedError("the transaction was rolled back: one of its statements had failed")
         return status
+
+    # Where asyncpg puts together its COPY statements; private, hence guarded by a test and a pinned asyncpg.
+    async def _copy_out(self, copy_stmt: str, output: Any, timeout: float | None) -> Any:  # noqa: ASYNC109
+        return await super()._copy_out(_one_statement(copy_stmt), output, timeout)  # type: ignore[misc]
+
+    async def _copy_in(self, copy_stmt: str, source: Any, timeout: float | None) -> Any:  # noqa: ASYNC109
+        return await super()._copy_in(_one_statement(copy_stmt), source, timeout)  # type: ignore[misc]
+
+    def _format_copy_where(self, where: str | None) -> Any:
+        return super()._format_copy_where(_one_statement(where or ""))  # type: ignore[misc]
+
+
+def _one_statement(query: str) -> str:
+    if ";" in query:
+        raise ScopeError("COPY goes through the simple protocol, where a semicolon would begin a second statement")
+    return query
+
+
+class Lease:
+    """A connection for as long as its transaction: everything of a `ScopedConnection`, until `end`."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: ScopedConnection) -> None:
+        self._connection: ScopedConnection | None = connection
+
+    def __getattr__(self, name: str) -> Any:
+        """The connection's own attribute.
+
+        Raises:
+            ScopeError: the transaction is over, and the connection may be another tenant's by now.
+        """
+        if self._connection is None:
+            raise ScopeError("the transaction that this connection belonged to is over")
+        return getattr(self._connection, name)
+
+    def end(self) -> None:
+        self._connection = None

@@ -7,26 +7,29 @@ A connection that is checked out of the engine in any other way has no scope, an
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
+import structlog
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, EmulatedDBAPIException
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
-from tenantry.tenancy.connection import DriverConnection, ScopedConnection
+from tenantry.tenancy.connection import DriverConnection, Lease, ScopedConnection
 from tenantry.tenancy.scope import EMPTY_SCOPE, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 __all__ = ("Database", "Transaction", "driver_of", "owner_engine")
+
+_log = structlog.get_logger(__name__)
 
 
 def driver_of(dbapi_connection: Any) -> ScopedConnection:
@@ -44,7 +47,7 @@ class Transaction:
     first asked for. Neither outlives `close`.
     """
 
-    __slots__ = ("_adapter", "_closed", "_database", "_ended", "_proxied", "_session", "connection")
+    __slots__ = ("_adapter", "_closed", "_database", "_driver", "_ended", "_lease", "_proxied", "_session")
 
     def __init__(self, database: Database, proxied: PoolProxiedConnection, connection: ScopedConnection) -> None:
         self._database = database
@@ -53,7 +56,13 @@ class Transaction:
         self._session: AsyncSession | None = None
         self._ended = False
         self._closed = False
-        self.connection = connection
+        self._driver = connection
+        self._lease = Lease(connection)
+
+    @property
+    def connection(self) -> ScopedConnection:
+        """The driver's connection; a `Lease` of it, so that nobody reads on it once it is another's."""
+        return cast("ScopedConnection", self._lease)
 
     @property
     def session(self) -> AsyncSession:
@@ -78,31 +87,38 @@ class Transaction:
         if self._session is not None:
             await self._session.flush()
         self._ended = True
-        await greenlet_spawn(self._adapter.commit)
+        with _driver_errors():
+            await greenlet_spawn(self._adapter.commit)
 
     async def close(self, *, failed: bool = False) -> None:
         """Roll back unless committed, and give the connection back to the pool.
 
         With `failed` (the work was cancelled or timed out, so that a statement may still be under way) or if the
         roll-back itself fails, the connection is closed instead: a new one costs milliseconds, a doubtful one a leak.
+        A roll-back that fails is no error to the caller, who was not going to store anything, or has one already.
         """
         if self._closed:
             return
         self._closed = True
-        proxied = self._proxied
+        self._lease.end()
+        driver, proxied = self._driver, self._proxied
         try:
             if self._session is not None:
                 # Only detaches its objects: the connection and the transaction are ours, not the session's.
                 self._session.sync_session.expunge_all()
-            if not self._ended and not failed and not self.connection.is_closed():
+            if not self._ended and not failed and not driver.is_closed():
                 self._ended = True
-                await greenlet_spawn(self._adapter.rollback)
+                with _driver_errors():
+                    await greenlet_spawn(self._adapter.rollback)
+        except Exception as error:
+            failed = True
+            _log.warning("the roll-back failed; the connection is closed", error=repr(error))
         except BaseException:
             failed = True
             raise
         finally:
-            if failed or self.connection.is_closed() or not self.connection.is_clean:
-                self.connection.terminate()
+            if failed or driver.is_closed() or not driver.is_clean:
+                driver.terminate()
                 if proxied.is_valid:
                     # Otherwise the ORM, which saw the connection break, has done so.
                     proxied.invalidate()
@@ -203,7 +219,8 @@ class Database:
             driver.arm(scope)
             # SQLAlchemy's adapter would begin at the first statement; asked to do so now, the driver's own queries
             # and the ORM's share the transaction. Private, hence guarded by a test and a pinned SQLAlchemy.
-            await adapter._start_transaction()
+            with _driver_errors():
+                await adapter._start_transaction()
         except BaseException:
             driver.terminate()
             proxied.invalidate()
@@ -239,6 +256,19 @@ def owner_engine(url: str, *, pool_size: int = 2) -> AsyncEngine:
         pool_size=pool_size,
         hide_parameters=True,
     )
+
+
+@contextmanager
+def _driver_errors() -> Iterator[None]:
+    """asyncpg's errors as they are.
+
+    Called without its engine, SQLAlchemy's adapter raises a wrapper of its own that is no SQLAlchemyError: a violated
+    deferred constraint, or a connection lost at COMMIT, would be an unknown error to whoever answers the client.
+    """
+    try:
+        yield
+    except EmulatedDBAPIException as error:
+        raise error.orig or error from None
 
 
 def _unique_name() -> str:

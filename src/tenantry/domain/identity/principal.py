@@ -35,6 +35,8 @@ class UserPrincipal:
     id: UUID
     session_id: UUID
     is_superuser: bool
+    is_owner: bool
+    """Of the built-in role `owner`: administrators hold every permission as well, so permissions do not tell."""
     permissions: frozenset[str]
 
 
@@ -54,5 +56,6 @@ async def load_user_principal(
         id=claims.sub,
         session_id=claims.sid,
         is_superuser=is_superuser,
+        is_owner="owner" in record["builtin"],
         permissions=catalogue.all if is_superuser else catalogue.of_roles(record["builtin"], record["stored"]),
     )

@@ -15,6 +15,7 @@ from tenantry.domain.teams.models import TeamMember
 from tenantry.domain.teams.queries import read_team
 from tenantry.domain.teams.schemas import MemberCreate, MemberRead, MemberUpdate, TeamCreate, TeamRead, TeamUpdate
 from tenantry.domain.teams.service import TeamMemberService, TeamService, provide_members, provide_teams
+from tenantry.kernel.errors import PermissionDeniedException
 from tenantry.kernel.schema import Page, changes
 from tenantry.kernel.service import Injected, ListQuery, create_list_query, to_struct
 from tenantry.tenancy.connection import ScopedConnection
@@ -185,7 +186,7 @@ class TeamMemberController(Controller):
         "/{user_id:uuid}",
         operation_id="RemoveTeamMember",
         summary="Remove a member",
-        guards=[requires_permission("teams:write")],
+        guards=[requires_permission("teams:read")],
     )
     async def remove_member(
         self,
@@ -198,6 +199,8 @@ class TeamMemberController(Controller):
         """Take a member out of the team. Everybody may take themselves out."""
         principal = principal_of(request)
         if user_id != principal.id:
+            if "teams:write" not in principal.permissions:
+                raise PermissionDeniedException("The permission 'teams:write' is needed.", permission="teams:write")
             await teams.require_manager(team_id, principal)
         await members.leave(team_id, user_id)
 

@@ -8,12 +8,12 @@ from uuid import UUID
 
 from msgspec import Meta
 
-from tenantry.kernel.schema import UNSET, BaseStruct, Email, Password, Slug, UnsetType, Update
+from tenantry.kernel.schema import END, UNSET, BaseStruct, Email, Password, ShortText, Slug, UnsetType, Update
 
 __all__ = ("SuspendPayload", "TenantCreate", "TenantCreated", "TenantRead", "TenantUpdate")
 
 TenantName = Annotated[
-    str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")
+    str, Meta(min_length=1, max_length=200, pattern=rf"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*{END}")
 ]
 Reason = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
 
@@ -40,7 +40,7 @@ class TenantCreate(BaseStruct):
     owner_email: Email
     owner_password: Password | None = None
     """When left out, the answer carries an invitation with which the owner sets one."""
-    owner_name: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
+    owner_name: ShortText | None = None
 
 
 class TenantCreated(TenantRead):

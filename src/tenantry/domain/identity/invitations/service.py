@@ -66,6 +66,10 @@ class Invitations:
         except InvalidCredential as error:
             raise ClientException(problem=INVITATION_INVALID) from error
         tenant = self._registry.by_id(parsed.tenant_id)
+        if tenant is None or tenant.status == "provisioning":
+            # Made just now, by another process: whoever holds the invitation was told that it is ready.
+            await self._registry.refresh()
+            tenant = self._registry.by_id(parsed.tenant_id)
         if tenant is None or (host_tenant is not None and host_tenant != tenant.slug):
             raise ClientException(problem=INVITATION_INVALID)
         require_active(tenant)

@@ -107,6 +107,10 @@ class Authenticator:
         """
         email = normalize_email(email)
         tenant = await self._registry.find_slug(slug)
+        if tenant is not None and tenant.status == "provisioning":
+            # Seen while it was being made; whoever was just told that it is ready is not to be refused.
+            await self._registry.refresh()
+            tenant = self._registry.by_slug(slug)
         await self._throttle.check(tenant, slug, email)
         user = await self._credentials(tenant, email)
         stored = user.hashed_password if user is not None else None

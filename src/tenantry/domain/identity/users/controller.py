@@ -10,6 +10,7 @@ from litestar.params import Body, FromPath
 from sqlalchemy import text
 
 from tenantry.domain.identity.passwords import check_new_password
+from tenantry.domain.identity.principal import UserPrincipal
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.providers import provide_users
 from tenantry.domain.identity.users.schemas import (
@@ -22,6 +23,7 @@ from tenantry.domain.identity.users.schemas import (
     UserUpdate,
 )
 from tenantry.domain.identity.users.service import UserService
+from tenantry.domain.roles.catalogue import PermissionCatalogue
 from tenantry.kernel.errors import PermissionDeniedException
 from tenantry.kernel.schema import Page, changes
 from tenantry.kernel.service import Injected, ListQuery, create_list_query
@@ -74,7 +76,7 @@ class UserController(Controller):
         data: Annotated[UserCreate, Body()],
     ) -> UserRead:
         """Make an account with a password and roles. Only an owner makes an owner."""
-        _require_may_grant(request, data.roles)
+        await _require_may_grant(request, users, data.roles)
         check_new_password(request.app.state.settings, data.password, email=data.email, name=data.name)
         # No connection is held while the password is hashed: the pool is everybody's.
         transaction = request_transaction(request)
@@ -110,11 +112,11 @@ class UserController(Controller):
     ) -> UserRead:
         """Change an account, its roles, or deactivate it, which ends its sessions with the next request."""
         wanted = changes(data)
-        _require_may_grant(request, wanted.get("roles", []))
+        await _require_may_grant(request, users, wanted.get("roles", []))
         user = await users.get(user_id)
         if any(held.role.slug == "owner" for held in user.roles):
             # An administrator could otherwise take the organization over by deactivating its owners.
-            _require_may_grant(request, ["owner"])
+            _require_owner(request)
         return _read(await users.change(user_id, wanted), UserRead)
 
     @staticmethod
@@ -157,8 +159,26 @@ def _read(user: User, struct: type[UserRead]) -> UserRead:
     return struct(**_fields(user))
 
 
-def _require_may_grant(request: Request[Any, Any, Any], roles: list[str]) -> None:
-    """Nobody hands out more than they hold themselves, an owner's role least of all."""
+def _require_owner(request: Request[Any, Any, Any]) -> None:
     principal = principal_of(request)
-    if "owner" in roles and not principal.permissions.issuperset(request.app.state.permissions.all):
+    assert isinstance(principal, UserPrincipal)  # noqa: S101 - what the tenants' plane loads
+    if not (principal.is_owner or principal.is_superuser):
         raise PermissionDeniedException("Only an owner may do this to an owner, or make one.")
+
+
+async def _require_may_grant(request: Request[Any, Any, Any], users: UserService, slugs: list[str]) -> None:
+    """Nobody hands out more than they hold themselves, an owner's role least of all.
+
+    Raises:
+        PermissionDeniedException: one of the roles permits more than the caller's own.
+        ValidationFailedException: there is no role of one of the names.
+    """
+    if not slugs:
+        return
+    if "owner" in slugs:
+        _require_owner(request)
+    held = principal_of(request).permissions
+    catalogue: PermissionCatalogue = request.app.state.permissions
+    for role in await users.roles_by_slug(slugs):
+        if not held.issuperset(catalogue.granted(role.slug, builtin=role.is_builtin, stored=role.permissions)):
+            raise PermissionDeniedException(f"The role {role.slug!r} permits more than you may do yourself.")

@@ -8,11 +8,11 @@ from uuid import UUID
 
 from msgspec import Meta, field
 
-from tenantry.kernel.schema import UNSET, BaseStruct, Email, Password, ShortText, Slug, UnsetType, Update
+from tenantry.kernel.schema import END, UNSET, BaseStruct, Email, Password, ShortText, Slug, UnsetType, Update
 
 __all__ = ("MeRead", "MeTeam", "MeUpdate", "RoleBrief", "UserBrief", "UserCreate", "UserRead", "UserUpdate")
 
-AvatarUrl = Annotated[str, Meta(min_length=1, max_length=500, pattern="^https?://[^\\s\\x00-\\x1f]+$")]
+AvatarUrl = Annotated[str, Meta(min_length=1, max_length=500, pattern=rf"^https?://[^\s\x00-\x1f]+{END}")]
 Roles = Annotated[list[Slug], Meta(max_length=20)]
 
 

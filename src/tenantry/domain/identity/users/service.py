@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
-from sqlalchemy import func, select
-from sqlalchemy.orm import undefer_group
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import raiseload, undefer_group
 
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.roles.models import Role, UserRole
@@ -54,8 +54,11 @@ class UserService(Service[User]):
         return data
 
     async def credentials(self, email: str) -> User | None:
-        """The user with that address, their password's hash loaded."""
-        return await self.get_one_or_none(email=email, load=[undefer_group("secret")])
+        """The user with that address, their password's hash loaded.
+
+        Without their roles: the statement that loads them would tell by its time that there is such a user.
+        """
+        return await self.get_one_or_none(email=email, load=[undefer_group("secret"), raiseload(User.roles)])
 
     async def add(
         self, *, email: str, hashed_password: str | None, name: str | None, roles: list[str], field: str = "roles"
@@ -73,7 +76,7 @@ class UserService(Service[User]):
         return user
 
     async def change(self, user_id: UUID, changes: dict[str, Any]) -> User:
-        """Change an account; `roles`, if there, replaces all of its roles.
+        """Change an account; `roles`, if there, replaces all of its roles. Deactivating it ends its sessions.
 
         Raises:
             ConflictException: the organization would be left without an active owner.
@@ -94,6 +97,8 @@ class UserService(Service[User]):
         for name, value in changes.items():
             setattr(user, name, value)
         await self.flush()
+        if changes.get("is_active") is False:
+            await self.repository.session.execute(_END_SESSIONS, {"user_id": user_id})
         return user
 
     async def roles_by_slug(self, slugs: list[str], *, field: str = "roles") -> list[Role]:
@@ -124,6 +129,11 @@ class UserService(Service[User]):
         others = await session.scalar(owners.where(User.id != user_id))
         if is_owner and not others:
             raise ConflictException("This is the organization's last active owner.", problem=LAST_OWNER)
+
+
+# By table name: the sessions' package imports this one. Refused they are while the account is deactivated; ended, they
+# stay so when it is activated again.
+_END_SESSIONS = text("UPDATE user_session SET revoked_at = now() WHERE user_id = :user_id AND revoked_at IS NULL")
 
 
 async def create_owner(session: AsyncSession, owner: Owner) -> None:

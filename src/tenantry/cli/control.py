@@ -1,0 +1,122 @@
+"""The control plane in this process: what a command needs to call the services that the API calls."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from tenantry.cli.problems import CommandError
+from tenantry.kernel.home import complete
+from tenantry.kernel.logging import configure_logging
+from tenantry.kernel.security import PasswordHasher
+from tenantry.kernel.settings import load_settings
+from tenantry.platform.tenants.service import TenantCreator, TenantService
+from tenantry.tenancy.context import PlanLimits, ScopeTimes, TenantContext, control_scope
+from tenantry.tenancy.database import Database
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tenantry.kernel.settings import Settings
+    from tenantry.tenancy.models import Tenant
+    from tenantry.tenancy.scope import Scope
+
+__all__ = ("ControlPlane", "control_plane")
+
+
+@dataclass
+class ControlPlane:
+    """A small pool, logged in as the application, and what is made of it."""
+
+    settings: Settings
+    database: Database
+    times: ScopeTimes
+
+    @property
+    def read_scope(self) -> Scope:
+        return control_scope(self.times, read_only=True)
+
+    @property
+    def write_scope(self) -> Scope:
+        return control_scope(self.times, read_only=False)
+
+    @cached_property
+    def hasher(self) -> PasswordHasher:
+        settings = self.settings
+        return PasswordHasher(
+            time_cost=settings.password_hash_time_cost,
+            memory_cost=settings.password_hash_memory_cost,
+            parallelism=settings.password_hash_parallelism,
+            concurrency=settings.password_hash_concurrency,
+        )
+
+    @property
+    def creator(self) -> TenantCreator:
+        return TenantCreator(
+            database=self.database,
+            read_scope=self.read_scope,
+            write_scope=self.write_scope,
+            hasher=self.hasher,
+            settings=self.settings,
+        )
+
+    async def tenant(self, slug: str) -> Tenant:
+        """The tenant of that slug.
+
+        Raises:
+            ResourceNotFoundException: there is none.
+        """
+        async with self.database.transaction(self.read_scope) as transaction:
+            return await TenantService(session=transaction.session).by_slug(slug)
+
+    def context(self, tenant: Tenant) -> TenantContext:
+        """A tenant's scopes, with the deployment's time limits."""
+        return TenantContext.build(
+            tenant_id=tenant.id,
+            slug=tenant.slug,
+            name=tenant.name,
+            status=tenant.status,
+            plan=PlanLimits(slug=tenant.plan),
+            times=self.times,
+            revision=tenant.revision,
+        )
+
+
+@asynccontextmanager
+async def control_plane(settings: Settings | None = None) -> AsyncIterator[ControlPlane]:
+    """Open one; by default with the settings of the environment, completed from the home folder.
+
+    Raises:
+        SettingsError: they are wrong, or there is no address.
+    """
+    settings = complete(load_settings(), redis=False) if settings is None else settings
+    # Events go to stderr: stdout is for the answer.
+    configure_logging("WARNING", settings.log_format)
+    if settings.database_url is None:
+        raise CommandError("the settings have no address of PostgreSQL")
+    database = Database(
+        settings.database_url,
+        pool_size=2,
+        max_overflow=0,
+        pool_timeout=settings.database_pool_timeout,
+        connect_timeout=settings.database_connect_timeout,
+        prepared_statements=settings.database_prepared_statements,
+        application_name="tenantry-cli",
+    )
+    control = ControlPlane(
+        settings=settings,
+        database=database,
+        times=ScopeTimes(
+            statement=int(settings.statement_timeout * 1000),
+            lock=int(settings.lock_timeout * 1000),
+            idle_in_transaction=int(settings.idle_in_transaction_timeout * 1000),
+        ),
+    )
+    try:
+        yield control
+    finally:
+        await database.close()
+        if "hasher" in vars(control):
+            control.hasher.close()
