@@ -147,7 +147,6 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("user_id", sa.Uuid(), nullable=False),
         sa.Column("refresh_digest", sa.LargeBinary(), nullable=False),
-        sa.Column("spent_digest", sa.LargeBinary(), nullable=True),
         sa.Column("user_agent", sa.Text(), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=False),
@@ -160,12 +159,30 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_user_session")),
         sa.UniqueConstraint("refresh_digest", name="uq_user_session_refresh_digest"),
-        sa.UniqueConstraint("spent_digest", name="uq_user_session_spent_digest"),
     )
     op.create_index(op.f("ix_user_session_user_id"), "user_session", ["user_id"], unique=False)
+    op.create_table(
+        "spent_refresh_token",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("session_id", sa.Uuid(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["session_id"],
+            ["user_session.id"],
+            name=op.f("fk_spent_refresh_token_session_id_user_session"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_spent_refresh_token")),
+        sa.UniqueConstraint("digest", name="uq_spent_refresh_token_digest"),
+    )
+    op.create_index(op.f("ix_spent_refresh_token_session_id"), "spent_refresh_token", ["session_id"], unique=False)
 
 
 def downgrade() -> None:
+    op.drop_index(op.f("ix_spent_refresh_token_session_id"), table_name="spent_refresh_token")
+    op.drop_table("spent_refresh_token")
     op.drop_index(op.f("ix_user_session_user_id"), table_name="user_session")
     op.drop_table("user_session")
     op.drop_index(op.f("ix_user_role_role_id"), table_name="user_role")

@@ -72,12 +72,12 @@ def _explain(error: Exception) -> tuple[int, str]:
 
 def _explain_service(error: Exception) -> tuple[int, str]:
     from tenantry.kernel.errors import ApplicationException
-    from tenantry.kernel.http.failures import explain_failure, sqlstate_of
+    from tenantry.kernel.http.failures import explain_failure
     from tenantry.platform.tenants.files import FilesError
 
     if isinstance(error, FilesError):
         return ExitCode.USAGE, str(error)
-    if (database := _database_problem(sqlstate_of(error), error)) is not None:
+    if (database := _database_problem(error)) is not None:
         return database
     found = error if isinstance(error, ApplicationException) else explain_failure(error)
     if found is None:
@@ -88,11 +88,15 @@ def _explain_service(error: Exception) -> tuple[int, str]:
     return _code_of(found), _text_of(found)
 
 
-def _database_problem(state: str | None, error: Exception) -> tuple[int, str] | None:
+def _database_problem(error: Exception) -> tuple[int, str] | None:
     """What the server says of our log-in and our schema, which no request of a client would be told."""
-    if state is None:
+    from tenantry.kernel.http.failures import causes, sqlstate_of
+
+    if (state := sqlstate_of(error)) is None:
         return None
-    said = str(error).partition("\n")[0]
+    # The server's own words: SQLAlchemy's wrapping adds the statement and its values.
+    server = next(link for link in causes(error) if getattr(link, "sqlstate", None) == state)
+    said = str(server).partition("\n")[0].removeprefix(f"{type(server)}: ")
     if state.startswith("28"):
         return ExitCode.USAGE, f"PostgreSQL refuses the log-in: {said}"
     if state == "3D000":

@@ -38,9 +38,8 @@ class Scope:
         for name in (self.role, self.search_path):
             if name and not _IDENTIFIER.fullmatch(name):
                 raise ScopeError(f"not a plain identifier: {name!r}")
-        parts = []
-        if self.role:
-            parts.append(f'SET LOCAL ROLE "{self.role}"')
+        # Without a role, none is said as well: an injected SET ROLE may have outlived the transaction that it was in.
+        parts = [f'SET LOCAL ROLE "{self.role}"' if self.role else "SET LOCAL ROLE NONE"]
         parts.append(
             f'SET LOCAL search_path TO "{self.search_path}"' if self.search_path else "SET LOCAL search_path TO ''"
         )

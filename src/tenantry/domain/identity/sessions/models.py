@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from tenantry.tenancy.models import TenantBase, length_check
 
-__all__ = ("UserSession",)
+__all__ = ("SpentRefreshToken", "UserSession")
 
 
 class UserSession(TenantBase):
@@ -19,16 +19,23 @@ class UserSession(TenantBase):
     __tablename__ = "user_session"
     __table_args__ = (
         UniqueConstraint("refresh_digest", name="uq_user_session_refresh_digest"),
-        UniqueConstraint("spent_digest", name="uq_user_session_spent_digest"),
         length_check("user_agent", 500),
     )
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("user_account.id", ondelete="CASCADE"), index=True)
     refresh_digest: Mapped[bytes] = mapped_column(LargeBinary)
     """SHA-256 of the refresh token that is good now."""
-    spent_digest: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """SHA-256 of the one before: whoever presents it has a stolen token, or was stolen from."""
     user_agent: Mapped[str | None] = mapped_column(Text)
     expires_at: Mapped[datetime.datetime]
     last_used_at: Mapped[datetime.datetime]
     revoked_at: Mapped[datetime.datetime | None]
+
+
+class SpentRefreshToken(TenantBase):
+    """A refresh token that was traded for another: whoever presents it again has a stolen token, or was stolen from."""
+
+    __tablename__ = "spent_refresh_token"
+    __table_args__ = (UniqueConstraint("digest", name="uq_spent_refresh_token_digest"),)
+
+    session_id: Mapped[UUID] = mapped_column(ForeignKey("user_session.id", ondelete="CASCADE"), index=True)
+    digest: Mapped[bytes] = mapped_column(LargeBinary)

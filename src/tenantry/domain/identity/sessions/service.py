@@ -14,7 +14,7 @@ from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from sqlalchemy import func, or_, select, text, update
 from uuid_utils.compat import uuid7
 
-from tenantry.domain.identity.sessions.models import UserSession
+from tenantry.domain.identity.sessions.models import SpentRefreshToken, UserSession
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.service import UserService
 from tenantry.kernel.errors import NotAuthenticatedException
@@ -164,7 +164,12 @@ class Authenticator:
                 select(UserSession)
                 .join(User, User.id == UserSession.user_id)
                 .where(
-                    or_(UserSession.refresh_digest == parsed.digest, UserSession.spent_digest == parsed.digest),
+                    or_(
+                        UserSession.refresh_digest == parsed.digest,
+                        UserSession.id.in_(
+                            select(SpentRefreshToken.session_id).where(SpentRefreshToken.digest == parsed.digest)
+                        ),
+                    ),
                     UserSession.revoked_at.is_(None),
                     UserSession.expires_at > func.now(),
                     User.is_active,
@@ -175,6 +180,7 @@ class Authenticator:
                 found.revoked_at = datetime.datetime.now(datetime.UTC)
                 stolen = True
             elif found is not None:
+                session.add(SpentRefreshToken(session_id=found.id, digest=found.refresh_digest))
                 issued = self._rotate(found, tenant)
         if issued is None or stolen:
             raise NotAuthenticatedException(_ENDED)
@@ -209,7 +215,6 @@ class Authenticator:
     def _rotate(self, session: UserSession, tenant: TenantContext) -> Issued:
         text_, digest = Credential.new(REFRESH, tenant.id)
         now = datetime.datetime.now(datetime.UTC)
-        session.spent_digest = session.refresh_digest or None
         session.refresh_digest = digest
         session.last_used_at = now
         session.expires_at = now + datetime.timedelta(seconds=self._settings.refresh_token_ttl)
