@@ -1,0 +1,126 @@
+"""The worked example of docs/add-a-resource.md, block by block, in a copy of the repository."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tenantry.tenancy.migrations import head
+from tests.docs.blocks import DOCS, ROOT, Block, apply, read_blocks
+from tests.servers import ADMIN_URL, REDIS_URL
+
+DOCUMENT = DOCS / "add-a-resource.md"
+_REVISION = re.compile(r"migrations/tenant/versions/(\d{4})_(\w+)\.py")
+_IGNORED = shutil.ignore_patterns("__pycache__", ".*_cache", "*.pyc")
+
+
+def _counted_on(block: Block) -> Block:
+    """The migration, numbered after the tree's head: what the document asks of a reader who comes later."""
+    match = _REVISION.fullmatch(block.path)
+    if match is None:
+        return block
+    number, newest = match[1], head("tenant")
+    before = f"{int(number) - 1:04}"
+    after = f"{int(newest) + 1:04}"
+    text = block.text.replace(f'down_revision = "{before}"', f'down_revision = "{newest}"')
+    text = text.replace(f'revision = "{number}"', f'revision = "{after}"', 1)
+    text = text.replace(f"Revision: {number}\nAfter: {before}", f"Revision: {after}\nAfter: {newest}")
+    return replace(block, path=block.path.replace(number, after), text=text)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository with the document applied."""
+    folder = tmp_path_factory.mktemp("add-a-resource")
+    for name in ("src", "migrations", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=_IGNORED)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    for block in read_blocks(DOCUMENT):
+        apply(_counted_on(block), folder)
+    return folder
+
+
+def _files(copy: Path) -> list[str]:
+    return [str((copy / _counted_on(block).path).relative_to(copy)) for block in read_blocks(DOCUMENT)]
+
+
+def _run(copy: Path, *arguments: str, timeout: float = 120) -> str:
+    """Run Python in the copy, on this run's servers; its output, if it ends well."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TENANTRY_"))}
+    env |= {
+        # Before the editable installation of the repository itself.
+        "PYTHONPATH": str(copy / "src"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TENANTRY_DATABASE_URL": os.environ[ADMIN_URL],
+        "TENANTRY_REDIS_URL": os.environ[REDIS_URL],
+    }
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=copy,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, f"{' '.join(arguments)} exited with {done.returncode}:\n{done.stdout}"
+    return done.stdout
+
+
+def _pytest(copy: Path, *arguments: str) -> str:
+    return _run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *arguments)
+
+
+def test_the_document_is_one_package_one_edit_one_migration_and_one_test() -> None:
+    blocks = read_blocks(DOCUMENT)
+    package = {f"src/tenantry/domain/projects/{name}.py" for name in ("models", "schemas", "service", "controller")}
+    package.add("src/tenantry/domain/projects/__init__.py")
+    others = {block.path for block in blocks} - package
+    assert package <= {block.path for block in blocks}
+    assert {path for path in others if not _REVISION.fullmatch(path)} == {
+        "src/tenantry/features.py",
+        "tests/domain/test_projects.py",
+    }
+    assert [block.path for block in blocks if block.kind == "edit"] == ["src/tenantry/features.py"]
+
+
+@pytest.mark.slow
+def test_the_resource_is_migrated_served_and_isolated(copy: Path) -> None:
+    output = _pytest(copy, "tests/docs/probe_add_a_resource.py", "tests/domain/test_projects.py")
+    assert re.search(r"\b1[5-9] passed", output), output
+    assert "skipped" not in output
+
+
+@pytest.mark.slow
+def test_the_isolation_suite_finds_the_new_routes(copy: Path) -> None:
+    suite = "tests/isolation/test_routes.py"
+    names = _pytest(copy, suite, "--collect-only")
+    for method in ("GET", "PATCH", "DELETE"):
+        route = f"{method} /api/projects/{{project_id}}"
+        assert f"test_another_tenants_ids_are_those_of_nothing[{route}]" in names, names
+    output = _pytest(copy, suite, "-k", "project")
+    assert "skipped" not in output, output
+
+
+def test_the_new_files_are_lint_free_and_formatted(copy: Path) -> None:
+    _run(copy, "-m", "ruff", "check", "--no-cache", *_files(copy))
+    _run(copy, "-m", "ruff", "format", "--check", "--diff", "--no-cache", *_files(copy))
+
+
+@pytest.mark.slow
+def test_the_new_files_are_typed_and_keep_the_import_contracts(copy: Path) -> None:
+    # A cache of its own: one for both sets of paths would be emptied by each run of the other.
+    cache = ROOT / ".mypy_cache" / "add-a-resource"
+    package = [path for path in _files(copy) if path.endswith(".py") and "versions" not in path]
+    _run(copy, "-m", "mypy", f"--cache-dir={cache}", *package, timeout=300)
+    lint = "from importlinter.cli import lint_imports_command as lint; lint(['--no-cache', '--verbose'])"
+    output = _run(copy, "-c", lint)
+    assert re.search(r"[1-9]\d* kept, 0 broken", output), output
