@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import rich_click as click
 
-from tenantry.cli.output import print_json, quiet_option
+from tenantry.cli.output import quiet_option
 from tenantry.cli.problems import CommandError, ExitCode
 from tenantry.cli.progress import Progress
 from tenantry.dev.process import AlreadyRunning, DataLock
@@ -32,7 +33,7 @@ _TENANTS = Path("tenants")
     help="Folder of plans and tenants to apply; by default `tenants`, where it is there.",
 )
 @click.option("--no-demo", is_flag=True, help="Make no demo users; the owners of new tenants are invited.")
-@click.option("--json", "as_json", is_flag=True, help="When it serves, print one JSON object instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="When it serves, print one line of JSON instead of text.")
 @quiet_option
 def up(folder: Path | None, no_demo: bool, as_json: bool, quiet: bool) -> None:
     """Start PostgreSQL, Valkey, the provisioner and the API, and fill them with the demo; Ctrl-C stops it all.
@@ -123,17 +124,17 @@ def _tell(settings: Settings, home: Path, started: Started, *, as_json: bool, qu
     logins = started.logins or []
     commands = _curl(base, logins)
     if as_json:
-        print_json(
-            {
-                "api": base,
-                "documentation": f"{base}/schema",
-                "logins": logins,
-                "invitations": started.invitations,
-                "commands": commands,
-                "processes": started.processes,
-                "seconds": round(started.seconds, 2),
-            }
-        )
+        told = {
+            "api": base,
+            "documentation": f"{base}/schema",
+            "logins": logins,
+            "invitations": started.invitations,
+            "commands": commands,
+            "processes": started.processes,
+            "seconds": round(started.seconds, 2),
+        }
+        # On one line, since the reader's end of file comes when all is over.
+        click.echo(msgspec.json.encode(told).decode())
         return
     if quiet:
         return
