@@ -24,60 +24,35 @@ from tenantry.kernel.http.plugin import HttpPlugin
 from tenantry.kernel.logging import configure_logging
 from tenantry.kernel.openapi import OPERATOR_TOKEN, TENANT_TOKEN
 from tenantry.kernel.redis import create_redis
-from tenantry.kernel.security import Keyring, PasswordHasher, Tokens
-from tenantry.kernel.settings import Settings, SettingsError, load_settings
+from tenantry.kernel.security import Keyring, Tokens
+from tenantry.kernel.settings import Settings, load_settings
 from tenantry.platform.access import PlatformMiddleware, load_operator_principal
 from tenantry.platform.operators.service import OperatorAuthenticator
 from tenantry.platform.tenants.service import TenantCreator
-from tenantry.tenancy.context import ScopeTimes, control_scope
-from tenantry.tenancy.database import Database
+from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.guards import requires_active_user
 from tenantry.tenancy.registry import TenantRegistry
 from tenantry.tenancy.request import HostNames, TenantMiddleware, provide_session
+from tenantry.tenancy.wiring import create_database, create_hasher, required, scope_times
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
 
     from litestar.types import ASGIApp
 
-__all__ = ("create_app", "create_asgi", "database_of", "scope_times", "serve_app")
+    from tenantry.tenancy.database import Database
 
-
-def scope_times(settings: Settings) -> ScopeTimes:
-    """The deployment's time limits; settings are in seconds, PostgreSQL's in milliseconds."""
-    return ScopeTimes(
-        statement=int(settings.statement_timeout * 1000),
-        lock=int(settings.lock_timeout * 1000),
-        idle_in_transaction=int(settings.idle_in_transaction_timeout * 1000),
-    )
-
-
-def database_of(settings: Settings, *, application_name: str = "tenantry-api") -> Database:
-    """The application's pool, as the settings want it."""
-    return Database(
-        required(settings.database_url),
-        pool_size=settings.database_pool_size,
-        max_overflow=settings.database_max_overflow,
-        pool_timeout=settings.database_pool_timeout,
-        connect_timeout=settings.database_connect_timeout,
-        prepared_statements=settings.database_prepared_statements,
-        application_name=application_name,
-    )
+__all__ = ("create_app", "create_asgi", "serve_app")
 
 
 def create_app(settings: Settings, *, database: Database | None = None) -> Litestar:
     """The Litestar application, without what surrounds it; `database` replaces the pool that the settings describe."""
-    database = database or database_of(settings)
+    database = database or create_database(settings, application_name="tenantry-api")
     times = scope_times(settings)
     control_read, control_write = control_scope(times, read_only=True), control_scope(times, read_only=False)
     keyring = Keyring.open(settings.keyring_path, retain=settings.keyring_retain)
     tokens = Tokens(keyring, settings.token_issuer)
-    hasher = PasswordHasher(
-        time_cost=settings.password_hash_time_cost,
-        memory_cost=settings.password_hash_memory_cost,
-        parallelism=settings.password_hash_parallelism,
-        concurrency=settings.password_hash_concurrency,
-    )
+    hasher = create_hasher(settings)
     registry = TenantRegistry(
         settings.database_listen_url or required(settings.database_url),
         times=times,
@@ -207,17 +182,6 @@ def create_asgi(settings: Settings, *, database: Database | None = None) -> ASGI
         body_limit=settings.request_body_limit,
         body_timeout=settings.request_body_timeout,
     )
-
-
-def required(address: str | None) -> str:
-    """An address of settings that were completed.
-
-    Raises:
-        SettingsError: they were not.
-    """
-    if address is None:
-        raise SettingsError(["the settings have no address of PostgreSQL or of Redis"])
-    return address
 
 
 def serve_app() -> ASGIApp:

@@ -12,7 +12,9 @@ import pytest
 from tenantry import __version__
 from tenantry.cli import _COMMANDS, tenantry
 from tenantry.cli.problems import ExitCode
+from tenantry.cli.processes import with_shared_metrics
 from tenantry.dev.process import find_free_port
+from tenantry.kernel.settings import load_settings
 from tests.cli.support import environment, refused, run
 from tests.databases import Template
 from tests.servers import make_database_name
@@ -127,3 +129,13 @@ def test_a_wrong_password_and_a_wrong_database_are_configuration(
 def test_a_database_that_is_not_migrated_says_what_to_do(empty_database: Template, tmp_path: Path) -> None:
     said = refused(run("tenants", "list", env=environment(empty_database, tmp_path)), ExitCode.FAILED)
     assert "tenantry migrate shared" in said
+
+
+def test_several_workers_share_their_metrics_and_one_needs_no_folder() -> None:
+    one, two = (load_settings({"TENANTRY_WORKERS": number}) for number in ("1", "2"))
+    variable = "PROMETHEUS_MULTIPROC_DIR"
+    assert variable not in with_shared_metrics({}, one)
+    folder = Path(with_shared_metrics({}, two)[variable])
+    assert folder.is_dir()
+    folder.rmdir()
+    assert with_shared_metrics({variable: "/given"}, two)[variable] == "/given"

@@ -14,10 +14,10 @@ from typing import Any
 
 import asyncpg
 import redis
-from tests.servers import UNSAFE_BUT_FAST
 
 from tenantry.dev.postgres import EmbeddedPostgres
 from tenantry.dev.valkey import EmbeddedValkey
+from tests.servers import UNSAFE_BUT_FAST
 
 # Generous: a deadline is met at once when all is well, and the machine may be busy.
 DEADLINE = 60.0

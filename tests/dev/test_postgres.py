@@ -11,8 +11,6 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from tests.dev.support import DEADLINE, make_postgres, program, query, refuses, say
-from tests.servers import temporary_folder
 
 from tenantry.dev.postgres import EmbeddedPostgres, find_postgres_binaries
 from tenantry.dev.process import (
@@ -24,6 +22,8 @@ from tenantry.dev.process import (
     process_alive,
     wait_until,
 )
+from tests.dev.support import DEADLINE, make_postgres, program, query, refuses, say
+from tests.servers import temporary_folder
 
 START = """
     import signal, sys

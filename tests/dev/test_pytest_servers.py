@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.dev.support import DEADLINE, refuses
 
 from tenantry.dev.process import wait_until
+from tests.dev.support import DEADLINE, refuses
 
 # Each starts a pytest and two servers of its own.
 pytestmark = pytest.mark.slow

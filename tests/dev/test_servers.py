@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.dev.support import DEADLINE, query, refuses, valkey_client
-from tests.servers import UNSAFE_BUT_FAST
 
 from tenantry.dev.process import wait_until
 from tenantry.dev.servers import AlreadyRunning, EmbeddedServers, ServerError, delete_home
+from tests.dev.support import DEADLINE, query, refuses, valkey_client
+from tests.servers import UNSAFE_BUT_FAST
 
 ROOT = Path(__file__).parents[2]
 

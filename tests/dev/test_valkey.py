@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import redis
-from tests.dev.support import DEADLINE, make_valkey, program, refuses, say, valkey_client
 
 from tenantry.dev.process import AlreadyRunning, ServerError, process_alive, wait_until
 from tenantry.dev.valkey import find_valkey_server
+from tests.dev.support import DEADLINE, make_valkey, program, refuses, say, valkey_client
 
 START = """
     import signal, sys

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from tenantry.cli.problems import CommandError
 from tenantry.kernel.home import complete
 from tenantry.kernel.logging import configure_logging
-from tenantry.kernel.security import PasswordHasher
 from tenantry.kernel.settings import load_settings
 from tenantry.platform.tenants.service import TenantCreator, TenantService
-from tenantry.tenancy.context import PlanLimits, ScopeTimes, TenantContext, control_scope
-from tenantry.tenancy.database import Database
+from tenantry.tenancy.context import PlanLimits, TenantContext, control_scope
+from tenantry.tenancy.wiring import create_database, create_hasher, scope_times
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from tenantry.kernel.security import PasswordHasher
     from tenantry.kernel.settings import Settings
+    from tenantry.tenancy.context import ScopeTimes
+    from tenantry.tenancy.database import Database
     from tenantry.tenancy.models import Tenant
     from tenantry.tenancy.scope import Scope
 
@@ -44,13 +45,7 @@ class ControlPlane:
 
     @cached_property
     def hasher(self) -> PasswordHasher:
-        settings = self.settings
-        return PasswordHasher(
-            time_cost=settings.password_hash_time_cost,
-            memory_cost=settings.password_hash_memory_cost,
-            parallelism=settings.password_hash_parallelism,
-            concurrency=settings.password_hash_concurrency,
-        )
+        return create_hasher(self.settings)
 
     @property
     def creator(self) -> TenantCreator:
@@ -94,26 +89,8 @@ async def control_plane(settings: Settings | None = None) -> AsyncIterator[Contr
     settings = complete(load_settings(), redis=False) if settings is None else settings
     # Events go to stderr: stdout is for the answer.
     configure_logging("WARNING", settings.log_format)
-    if settings.database_url is None:
-        raise CommandError("the settings have no address of PostgreSQL")
-    database = Database(
-        settings.database_url,
-        pool_size=2,
-        max_overflow=0,
-        pool_timeout=settings.database_pool_timeout,
-        connect_timeout=settings.database_connect_timeout,
-        prepared_statements=settings.database_prepared_statements,
-        application_name="tenantry-cli",
-    )
-    control = ControlPlane(
-        settings=settings,
-        database=database,
-        times=ScopeTimes(
-            statement=int(settings.statement_timeout * 1000),
-            lock=int(settings.lock_timeout * 1000),
-            idle_in_transaction=int(settings.idle_in_transaction_timeout * 1000),
-        ),
-    )
+    database = create_database(settings, application_name="tenantry-cli", pool_size=2, max_overflow=0)
+    control = ControlPlane(settings=settings, database=database, times=scope_times(settings))
     try:
         yield control
     finally:

@@ -27,7 +27,7 @@ from tenantry.cli.admin import (
     with_database,
 )
 from tenantry.cli.problems import CommandError, ExitCode
-from tenantry.cli.processes import granian_command, without_owner
+from tenantry.cli.processes import granian_command, with_shared_metrics, without_owner
 from tenantry.dev.postgres import EmbeddedPostgres
 from tenantry.dev.process import ServerError, secret_file
 from tenantry.dev.supervisor import Program, client_host, is_loopback, wait_until_answered
@@ -284,7 +284,7 @@ class Deployment:
         api = Program(
             "API",
             granian_command(self.settings),
-            environment=self._environment(addresses),
+            environment=with_shared_metrics(self._environment(addresses), self.settings),
             log=self.home / "logs" / "api.log",
             lock=self._lock,
         )

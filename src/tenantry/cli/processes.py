@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 import rich_click as click
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
     from tenantry.kernel.settings import Settings
 
-__all__ = ("granian_command", "provisioner", "serve", "without_owner")
+__all__ = ("granian_command", "provisioner", "serve", "with_shared_metrics", "without_owner")
 
 _OWNER_VARIABLE = "TENANTRY_DATABASE_OWNER_URL"
+_METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _GRACE = 15
 """Seconds that requests under way get when the API is stopped; less than the thirty that Kubernetes gives a pod."""
 
@@ -51,6 +53,14 @@ def without_owner(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name != _OWNER_VARIABLE}
 
 
+def with_shared_metrics(environment: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """An environment in which several workers count together: a scrape of any of them answers for all."""
+    if settings.workers == 1 or _METRICS_VARIABLE in environment:
+        return dict(environment)
+    # Beside the system's other temporary files, since a container's home may be read-only; new with every start.
+    return {**environment, _METRICS_VARIABLE: tempfile.mkdtemp(prefix="tenantry-metrics-")}
+
+
 @click.command(epilog="Example: TENANTRY_HOST=0.0.0.0 TENANTRY_WORKERS=4 tenantry serve")
 def serve() -> None:
     """Serve the API with granian, in the foreground; SIGTERM ends it when the requests under way are answered.
@@ -62,7 +72,7 @@ def serve() -> None:
     command = granian_command(settings)
     sys.stdout.flush()
     # Replaced, not run as a child: signals and exit code are the server's own, and the old environment is gone.
-    os.execve(command[0], command, without_owner(os.environ))  # noqa: S606
+    os.execve(command[0], command, with_shared_metrics(without_owner(os.environ), settings))  # noqa: S606
 
 
 @click.command(epilog="Example: tenantry provisioner")

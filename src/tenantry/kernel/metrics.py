@@ -1,13 +1,12 @@
 """Prometheus metrics of the edge, and the endpoint that serves all metrics.
 
 With several workers, `PROMETHEUS_MULTIPROC_DIR` must name a directory before this process starts
-(`prepare_directory`); then a scrape of any worker answers for all of them.
+(`tenantry serve` sees to it); then a scrape of any worker answers for all of them.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from litestar import Response, get
@@ -23,7 +22,6 @@ __all__ = (
     "UNMATCHED",
     "metrics_endpoint",
     "observe_request",
-    "prepare_directory",
     "problem_seen",
 )
 
@@ -65,17 +63,6 @@ def observe_request(method: str, route: str, status: int, seconds: float) -> Non
 def problem_seen(slug: str) -> None:
     """Count one error answer of that problem type."""
     _problems.labels(slug).inc()
-
-
-def prepare_directory(directory: Path) -> None:
-    """Make `directory` the place where workers share their metrics; to be called before they start.
-
-    Files of earlier processes are removed: their counters would be added to those of this run.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    for left_over in directory.glob("*.db"):
-        left_over.unlink(missing_ok=True)
-    os.environ[_DIRECTORY] = str(directory)
 
 
 @get("/metrics", include_in_schema=False, sync_to_thread=True, opt={"public": True}, name="metrics")

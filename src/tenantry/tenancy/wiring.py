@@ -1,0 +1,64 @@
+"""The kernel's objects as the settings want them, for every composition root alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tenantry.kernel.security import PasswordHasher
+from tenantry.kernel.settings import SettingsError
+from tenantry.tenancy.context import ScopeTimes
+from tenantry.tenancy.database import Database
+
+if TYPE_CHECKING:
+    from tenantry.kernel.settings import Settings
+
+__all__ = ("create_database", "create_hasher", "required", "scope_times")
+
+
+def required(address: str | None) -> str:
+    """An address of settings that were completed.
+
+    Raises:
+        SettingsError: they were not.
+    """
+    if address is None:
+        raise SettingsError(["the settings have no address of PostgreSQL or of Redis"])
+    return address
+
+
+def scope_times(settings: Settings) -> ScopeTimes:
+    """The deployment's time limits; settings are in seconds, PostgreSQL's in milliseconds."""
+    return ScopeTimes(
+        statement=int(settings.statement_timeout * 1000),
+        lock=int(settings.lock_timeout * 1000),
+        idle_in_transaction=int(settings.idle_in_transaction_timeout * 1000),
+    )
+
+
+def create_database(
+    settings: Settings, *, application_name: str, pool_size: int | None = None, max_overflow: int | None = None
+) -> Database:
+    """The application's pool; the two sizes are the settings' unless given.
+
+    Raises:
+        SettingsError: there is no address.
+    """
+    return Database(
+        required(settings.database_url),
+        pool_size=settings.database_pool_size if pool_size is None else pool_size,
+        max_overflow=settings.database_max_overflow if max_overflow is None else max_overflow,
+        pool_timeout=settings.database_pool_timeout,
+        connect_timeout=settings.database_connect_timeout,
+        prepared_statements=settings.database_prepared_statements,
+        application_name=application_name,
+    )
+
+
+def create_hasher(settings: Settings) -> PasswordHasher:
+    """The hasher of passwords; `close` it."""
+    return PasswordHasher(
+        time_cost=settings.password_hash_time_cost,
+        memory_cost=settings.password_hash_memory_cost,
+        parallelism=settings.password_hash_parallelism,
+        concurrency=settings.password_hash_concurrency,
+    )
