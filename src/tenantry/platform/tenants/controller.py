@@ -15,6 +15,7 @@ from tenantry.kernel.service import Injected, ListQuery, create_list_query, to_s
 from tenantry.platform.tenants.schemas import SuspendPayload, TenantCreate, TenantCreated, TenantRead, TenantUpdate
 from tenantry.platform.tenants.service import TenantCreator, TenantService, provide_tenants
 from tenantry.tenancy.guards import principal_of, requires_permission
+from tenantry.tenancy.request import request_transaction
 
 __all__ = ("TenantController",)
 
@@ -61,6 +62,9 @@ class TenantController(Controller):
         self, request: Request[Any, Any, Any], data: Annotated[TenantCreate, Body()]
     ) -> Response[TenantCreated]:
         """Make an organization with its owner. Answered 201 when it can be logged in to."""
+        # It has transactions of its own, and waits between them: a request that held one while it asked for another
+        # would, as soon as the pool had as many of them as connections, wait for itself.
+        await request_transaction(request).pause()
         creator: TenantCreator = request.app.state.tenant_creator
         created = await creator.create(
             slug=data.slug,
