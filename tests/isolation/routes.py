@@ -1,0 +1,277 @@
+"""The application's routes, as the manifests make them, and what it takes to call each: rows, ids and bodies."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import secrets
+import tempfile
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+from uuid import UUID, uuid4
+
+import msgspec
+from litestar.handlers import HTTPRouteHandler
+from litestar.routes import HTTPRoute
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    Uuid,
+    insert,
+    inspect,
+    select,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
+
+from tenantry.asgi import create_app
+from tenantry.features import DOMAIN_FEATURES, TENANT_METADATA
+from tenantry.kernel.schema import UNSET, Email, Password, Slug
+from tenantry.kernel.settings import load_settings
+from tests.world import PASSWORD
+
+__all__ = ("ENDPOINTS", "IDENTIFIERS", "Endpoint", "body_of", "identifiers_in", "plant", "plant_link", "snapshot")
+
+IDENTIFIERS: Mapping[str, type[Any]] = {
+    name: model for feature in DOMAIN_FEATURES for name, model in feature.identifiers.items()
+}
+"""The ids that a path or a body may name, of all features."""
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One method of one route."""
+
+    method: str
+    path: str
+    """With `{name}` for each parameter."""
+    handler: HTTPRouteHandler
+    parameters: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def is_public(self) -> bool:
+        return bool(self.handler.opt.get("public"))
+
+    @property
+    def any_user(self) -> bool:
+        return bool(self.handler.opt.get("any_user"))
+
+    @property
+    def writes(self) -> bool:
+        return self.method not in {"GET", "HEAD", "OPTIONS"}
+
+    @property
+    def permissions(self) -> tuple[str, ...]:
+        """The permissions that its guards ask for."""
+        return tuple(guard.permission for guard in self.handler.resolve_guards() if hasattr(guard, "permission"))
+
+    @property
+    def body(self) -> type[msgspec.Struct] | None:
+        """The struct of its body."""
+        field = self.handler.parsed_data_field
+        if field is None:
+            return None
+        [struct] = [each for each in _members(field.annotation) if issubclass(each, msgspec.Struct)]
+        return struct
+
+    def url(self, ids: Mapping[str, object] | None = None) -> str:
+        """Its path; a parameter that is not in `ids` is an id of nothing, or a slug of nobody."""
+        values = {name: f"nobody-{secrets.token_hex(4)}" if name == "slug" else uuid4() for name in self.parameters}
+        return self.path.format(**{**values, **(ids or {})})
+
+
+def _endpoints() -> tuple[Endpoint, ...]:
+    with tempfile.TemporaryDirectory() as home:
+        app = create_app(
+            load_settings(
+                {
+                    "TENANTRY_HOME": home,
+                    "TENANTRY_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
+                    "TENANTRY_REDIS_URL": "redis://127.0.0.1:1/0",
+                }
+            )
+        )
+    app.state.hasher.close()
+    return tuple(
+        sorted(
+            (
+                Endpoint(method, route.path_format, handler, tuple(route.path_parameters))
+                for route in app.routes
+                if isinstance(route, HTTPRoute)
+                for method, (handler, *_) in route.route_handler_map.items()
+            ),
+            key=str,
+        )
+    )
+
+
+ENDPOINTS = _endpoints()
+"""All of them: of both planes, and those of neither."""
+
+
+# Bodies.
+
+
+def _members(annotation: Any) -> list[type]:
+    """The types of a union; Annotated is looked through."""
+    origin = get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return [found for member in get_args(annotation) for found in _members(member)]
+    if origin is typing.Annotated:
+        return _members(get_args(annotation)[0])
+    return [annotation] if isinstance(annotation, type) else []
+
+
+def body_of(struct: type[msgspec.Struct] | None, ids: Mapping[str, object] | None = None) -> dict[str, Any] | None:
+    """The least that is a valid body: required fields, and the fields of an `Update`, which are what it is for.
+
+    A field that is named like an identifier gets its id from `ids`.
+    """
+    if struct is None:
+        return None
+    made: dict[str, Any] = {}
+    for field in msgspec.structs.fields(struct):
+        if field.name in IDENTIFIERS:
+            made[field.encode_name] = str((ids or {}).get(field.name) or uuid4())
+        elif field.required or field.default is UNSET:
+            made[field.encode_name] = _value(field.type)
+    return made
+
+
+def identifiers_in(struct: type[msgspec.Struct] | None) -> tuple[str, ...]:
+    """The identifiers that a body names."""
+    if struct is None:
+        return ()
+    return tuple(field.name for field in msgspec.structs.fields(struct) if field.name in IDENTIFIERS)
+
+
+def _value(annotation: Any) -> Any:
+    number = next(_numbers)
+    if annotation in _WORDS:
+        return _WORDS[annotation].format(number)
+    origin = get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return _value(get_args(annotation)[0])
+    if origin is typing.Annotated:
+        return _value(get_args(annotation)[0])
+    if origin is Literal:
+        return get_args(annotation)[-1]
+    if origin is list:
+        return []
+    if origin is dict:
+        return {}
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return body_of(annotation)
+    if annotation is bool:
+        return False
+    if annotation is int:
+        return number
+    if annotation is UUID:
+        return str(uuid4())
+    if annotation is str:
+        # A URL is text that has to look like one; so is a name, for which any text will do.
+        return f"https://example.com/{number}"
+    if annotation is datetime.datetime:
+        return datetime.datetime.now(datetime.UTC).isoformat()
+    raise NotImplementedError(f"teach tests/isolation/routes.py to fill in {annotation}")
+
+
+_WORDS: dict[Any, str] = {Email: "planted-{}@example.com", Password: PASSWORD, Slug: "planted-{}"}
+
+
+# Rows.
+
+
+async def plant(session: AsyncSession, model: type[Any], **given: object) -> dict[str, Any]:
+    """Insert a row with a value in each column that needs one, parents first; returns its columns' values."""
+    return await _plant(session, inspect(model).local_table, given)
+
+
+async def plant_link(session: AsyncSession, ids: Mapping[str, UUID]) -> None:
+    """Insert a row of every table that ties all of these together: a member that is in the team, say."""
+    wanted = {inspect(IDENTIFIERS[name]).local_table.name: value for name, value in ids.items()}
+    for table in TENANT_METADATA.sorted_tables:
+        columns = {key.column.table.name: column.name for column in table.columns for key in column.foreign_keys}
+        if wanted.keys() <= columns.keys():
+            await _plant(session, table, {columns[name]: value for name, value in wanted.items()})
+
+
+async def _plant(session: AsyncSession, table: Table, given: Mapping[str, object]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for column in table.columns:
+        if column.name in given:
+            values[column.name] = given[column.name]
+        elif column.foreign_keys and not column.nullable:
+            [key] = column.foreign_keys
+            values[column.name] = (await _plant(session, key.column.table, {}))[key.column.name]
+        elif not column.nullable:
+            values[column.name] = _column_value(table, column)
+    await session.execute(insert(table).values(**values))
+    return values
+
+
+def _column_value(table: Table, column: Column[Any]) -> Any:
+    kind, number = column.type, next(_numbers)
+    if words := _words(table, column):
+        # The last one is the humblest: a member, not an owner whom rules of its own protect.
+        return words[-1]
+    if isinstance(kind, ARRAY):
+        return []
+    if isinstance(kind, JSONB):
+        return {}
+    if isinstance(kind, Boolean):
+        # A user that is active, and no superuser.
+        return column.name == "is_active"
+    if isinstance(kind, Integer):
+        return number
+    if isinstance(kind, LargeBinary):
+        return secrets.token_bytes(32)
+    if isinstance(kind, Text):
+        return f"planted-{number}@example.com" if column.name == "email" else f"planted-{number}"
+    python = _python_type(kind)
+    if python is UUID:
+        return uuid7()
+    if python is datetime.datetime or isinstance(kind, DateTime):
+        return datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+    raise NotImplementedError(f"teach tests/isolation/routes.py to fill in {table.name}.{column.name}: {kind!r}")
+
+
+def _python_type(kind: Any) -> type | None:
+    implementation = getattr(kind, "impl", kind)
+    if isinstance(kind, Uuid) or "GUID" in type(kind).__name__:
+        return UUID
+    return datetime.datetime if isinstance(implementation, DateTime) else None
+
+
+def _words(table: Table, column: Column[Any]) -> list[str]:
+    """The words of a CHECK (… IN ('a', 'b')) on the column."""
+    start = f"{column.name} IN ("
+    for constraint in table.constraints:
+        if isinstance(constraint, CheckConstraint) and str(constraint.sqltext).startswith(start):
+            return [word.strip(" '") for word in str(constraint.sqltext)[len(start) : -1].split(",")]
+    return []
+
+
+async def snapshot(session: AsyncSession) -> dict[str, list[dict[str, Any]]]:
+    """Every row of a tenant, by table."""
+    found = {}
+    for table in TENANT_METADATA.sorted_tables:
+        rows = [dict(row) for row in (await session.execute(select(table))).mappings()]
+        found[table.name] = sorted(rows, key=repr)
+    return found

@@ -1,0 +1,498 @@
+"""Every route, whoever added it: another tenant's ids, bad tokens, wrong hosts, too little permission.
+
+All of it is generated from the features' manifests. A new resource is covered by being listed there; what it has to
+say for itself is which model each id in its paths and bodies names (`Feature.identifiers`).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import itertools
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import msgspec
+import pytest
+from cryptography.hazmat.primitives import serialization
+from sqlalchemy import update
+
+from tenantry.domain.identity.users.models import User
+from tenantry.features import DOMAIN_FEATURES, PLATFORM_FEATURES, TENANT_METADATA
+from tenantry.kernel.schema import camel
+from tenantry.kernel.security import AUDIENCE_PLATFORM, AUDIENCE_TENANT, Keyring, Tokens
+from tenantry.platform.access import OPERATOR_PERMISSIONS
+from tenantry.platform.operators.models import Operator
+from tenantry.tenancy.context import ScopeTimes, control_scope
+from tenantry.tenancy.request import HostNames
+from tests.isolation.routes import (
+    ENDPOINTS,
+    IDENTIFIERS,
+    Endpoint,
+    body_of,
+    identifiers_in,
+    plant,
+    plant_link,
+    snapshot,
+)
+from tests.world import PASSWORD, Caller, TenantHandle, World
+
+PUBLIC = {
+    "POST /api/auth/login": "trades a password for a token",
+    "POST /api/auth/refresh": "trades a refresh token for a token; the access token may have expired",
+    "POST /api/auth/invitations/accept": "trades an invitation for a password; whoever holds it has no token yet",
+    "POST /platform/auth/login": "trades an operator's password for a token",
+    "GET /health/live": "asked by the orchestrator",
+    "GET /health/ready": "asked by the orchestrator",
+    "GET /metrics": "asked by Prometheus; names no tenant",
+    "GET /.well-known/jwks.json": "public keys, for whoever verifies our tokens",
+    "GET /problems": "the documents of the errors",
+    "GET /problems/{slug}": "one of them",
+    "OPTIONS /problems": "the documents of the errors",
+    "OPTIONS /problems/{slug}": "one of them",
+    "GET /schema": "the page that shows the API",
+    "GET /schema/assets/{name}": "its scripts and styles",
+    "GET /schema/openapi.json": "the API's description, the same for everybody",
+    "GET /schema/openapi.yaml": "the same",
+    "GET /schema/{path}": "the page that shows the API",
+    "OPTIONS /schema": "the page that shows the API",
+    "OPTIONS /schema/assets/{name}": "its scripts and styles",
+    "OPTIONS /schema/openapi.json": "the API's description",
+    "OPTIONS /schema/openapi.yaml": "the same",
+    "OPTIONS /schema/{path}": "the page that shows the API",
+}
+"""Routes that ask for no token, and why. To add one is a decision."""
+
+NO_PLANE = {
+    "OPTIONS /.well-known/jwks.json",
+    "OPTIONS /health/live",
+    "OPTIONS /health/ready",
+    "OPTIONS /metrics",
+}
+"""Litestar's own answers about routes that are on neither plane: their methods, and nothing else."""
+
+PLATFORM_PARAMETERS = {
+    "slug": "a tenant's, for operators, who see all tenants",
+    "operation_id": "an operation's, likewise",
+}
+"""Parameters of the control plane, which has no tenant to keep apart from another."""
+
+API = [endpoint for endpoint in ENDPOINTS if endpoint.path.startswith("/api/")]
+PLATFORM = [endpoint for endpoint in ENDPOINTS if endpoint.path.startswith("/platform/")]
+GUARDED = [endpoint for endpoint in (*API, *PLATFORM) if not endpoint.is_public]
+HANDLED = [endpoint for endpoint in GUARDED if endpoint.method != "OPTIONS"]
+"""Without Litestar's own answers to OPTIONS, which ask for a token but for no permission."""
+WITH_IDS = [
+    endpoint
+    for endpoint in HANDLED
+    if endpoint.path.startswith("/api/") and (endpoint.parameters or identifiers_in(endpoint.body))
+]
+READS = [endpoint for endpoint in HANDLED if endpoint.path.startswith("/api/") and endpoint.method == "GET"]
+VIEWERS_MAY_TRY = {
+    "DELETE /api/teams/{team_id}/members/{user_id}": "everybody may leave a team; others stay out of a viewer's reach",
+}
+"""Routes that write and that a permission of viewers opens. What they may not write there, the service refuses."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two tenants that must not know of one another."""
+
+    acme: TenantHandle
+    globex: TenantHandle
+    world: World
+
+
+@pytest.fixture(scope="module")
+async def pair(world: World) -> Pair:
+    return Pair(await world.create_tenant("acme"), await world.create_tenant("globex"), world)
+
+
+async def _call(
+    caller: Caller, endpoint: Endpoint, ids: Mapping[str, object] | None = None, **arguments: Any
+) -> httpx.Response:
+    if endpoint.body is not None:
+        arguments.setdefault("json", body_of(endpoint.body, ids))
+    return await caller.request(endpoint.method, endpoint.url(ids), **arguments)
+
+
+async def _plant(tenant: TenantHandle, names: tuple[str, ...], *, linked: tuple[str, ...] = ()) -> dict[str, UUID]:
+    """Rows of this tenant that these identifiers name; those in `linked` belong together."""
+    async with tenant.world.database.transaction(tenant.context.write_scope) as transaction:
+        ids = {name: (await plant(transaction.session, IDENTIFIERS[name]))["id"] for name in names}
+        if len(linked) > 1:
+            await plant_link(transaction.session, {name: ids[name] for name in linked})
+    return ids
+
+
+async def _snapshot(tenant: TenantHandle) -> dict[str, list[dict[str, Any]]]:
+    async with tenant.world.database.transaction(tenant.context.read_scope) as transaction:
+        return await snapshot(transaction.session)
+
+
+# What a feature has to say for itself.
+
+
+@pytest.mark.parametrize("endpoint", [each for each in API if each.parameters], ids=str)
+def test_every_id_in_a_path_names_a_model(endpoint: Endpoint) -> None:
+    unknown = set(endpoint.parameters) - IDENTIFIERS.keys()
+    assert not unknown, f"add {unknown} to the `identifiers` of the feature's manifest"
+
+
+@pytest.mark.parametrize("endpoint", [each for each in API if each.body is not None], ids=str)
+def test_every_id_in_a_body_names_a_model(endpoint: Endpoint) -> None:
+    assert endpoint.body is not None
+    names = {field.name for field in msgspec.structs.fields(endpoint.body) if field.name.endswith(("_id", "_ids"))}
+    unknown = names - IDENTIFIERS.keys()
+    assert not unknown, f"add {unknown} to the `identifiers` of the feature's manifest"
+
+
+def test_the_control_planes_parameters_are_known() -> None:
+    assert {name for endpoint in PLATFORM for name in endpoint.parameters} == PLATFORM_PARAMETERS.keys()
+
+
+def test_every_table_of_a_tenant_is_some_features() -> None:
+    listed = {model.__table__ for feature in DOMAIN_FEATURES for model in feature.models}
+    # A table without a model of its own ties two of them together.
+    rest = [table for table in TENANT_METADATA.tables.values() if table not in listed]
+    assert [table.name for table in rest if len(table.foreign_keys) != len(table.columns)] == []
+
+
+def test_every_route_is_some_features() -> None:
+    for endpoints, features in ((API, DOMAIN_FEATURES), (PLATFORM, PLATFORM_FEATURES)):
+        listed = {controller.__qualname__ for feature in features for controller in feature.controllers}
+        found = {each.handler.fn.__qualname__.rpartition(".")[0] for each in endpoints if each.method != "OPTIONS"}
+        assert found == listed
+
+
+def test_public_routes_are_public_for_a_reason() -> None:
+    assert {str(endpoint) for endpoint in ENDPOINTS if endpoint.is_public} == PUBLIC.keys()
+
+
+def test_every_route_is_on_a_plane_or_public() -> None:
+    on_none = {str(each) for each in ENDPOINTS if each not in API and each not in PLATFORM and not each.is_public}
+    assert on_none == NO_PLANE
+
+
+@pytest.mark.parametrize("endpoint", HANDLED, ids=str)
+def test_every_route_asks_for_a_permission_or_is_any_users(endpoint: Endpoint) -> None:
+    assert bool(endpoint.permissions) != endpoint.any_user
+    known = (
+        {permission.name for feature in DOMAIN_FEATURES for permission in feature.permissions}
+        if endpoint in API
+        else OPERATOR_PERMISSIONS["owner"]
+    )
+    assert set(endpoint.permissions) <= known
+
+
+# Another tenant's ids.
+
+
+@pytest.mark.parametrize("endpoint", WITH_IDS, ids=str)
+async def test_another_tenants_ids_are_those_of_nothing(pair: Pair, endpoint: Endpoint) -> None:
+    """Alone or mixed with one's own, they are answered as ids that do not exist at all, and nothing happens to them."""
+    names = (*endpoint.parameters, *identifiers_in(endpoint.body))
+    own = await _plant(pair.acme, names, linked=endpoint.parameters)
+    foreign = await _plant(pair.globex, names, linked=endpoint.parameters)
+    before = await _snapshot(pair.globex)
+    body = body_of(endpoint.body, own) or {}
+    for count in range(1, len(names) + 1):
+        for chosen in itertools.combinations(names, count):
+            answers = []
+            for others in (foreign, {name: uuid4() for name in names}):
+                ids = own | {name: others[name] for name in chosen}
+                sent = body | {camel(name): str(ids[name]) for name in identifiers_in(endpoint.body)}
+                answer = await pair.acme.request(
+                    endpoint.method, endpoint.url(ids), **({"json": sent} if endpoint.body else {})
+                )
+                assert answer.status_code in {404, 422}, (chosen, answer.text)
+                answers.append(_comparable(answer, ids))
+            assert answers[0] == answers[1], chosen
+    assert await _snapshot(pair.globex) == before
+    # With ids of its own the very same call is a good one.
+    answer = await pair.acme.request(endpoint.method, endpoint.url(own), **({"json": body} if endpoint.body else {}))
+    assert answer.is_success, answer.text
+
+
+def _comparable(answer: httpx.Response, ids: Mapping[str, object]) -> Any:
+    text = answer.text
+    for name, value in ids.items():
+        text = text.replace(str(value), f"<{name}>")
+    problem = json.loads(text)
+    del problem["requestId"]
+    return answer.status_code, sorted(answer.headers), problem
+
+
+@pytest.mark.parametrize("endpoint", READS, ids=str)
+async def test_what_is_read_holds_nothing_of_another_tenant(pair: Pair, endpoint: Endpoint) -> None:
+    every = tuple(IDENTIFIERS)
+    own = await _plant(pair.acme, every, linked=("team_id", "user_id"))
+    await _plant(pair.globex, every, linked=("team_id", "user_id"))
+    foreign = {
+        str(value)
+        for rows in (await _snapshot(pair.globex)).values()
+        for row in rows
+        for value in row.values()
+        if isinstance(value, UUID)
+    }
+    query = {"pageSize": 200} if "Page" in str(endpoint.handler.parsed_return_field.annotation) else {}
+    answer = await _call(pair.acme, endpoint, own, params=query)
+    assert answer.status_code == 200, answer.text
+    for word in (*foreign, *(word.replace("-", "") for word in foreign), pair.globex.slug, str(pair.globex.tenant_id)):
+        assert word not in answer.text
+    if query:
+        assert answer.json()["total"] > 0
+        assert len(answer.json()["items"]) == answer.json()["total"]
+
+
+# Tokens that are none, of those who may not.
+
+
+def _segment(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _payload(token: str) -> dict[str, Any]:
+    part = token.split(".")[1]
+    decoded: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return decoded
+
+
+def _header(token: str) -> dict[str, Any]:
+    part = token.split(".")[0]
+    decoded: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return decoded
+
+
+def _unsigned(header: dict[str, Any], payload: dict[str, Any]) -> str:
+    return f"{_segment(json.dumps(header).encode())}.{_segment(json.dumps(payload).encode())}"
+
+
+def _forgeries(world: World, good: str, folder: Path) -> dict[str, str]:
+    """Tokens that say what a good one does, and were not signed by us."""
+    payload, header = _payload(good), _header(good)
+    key = world.app.state.keyring.signing_key().private.public_key()
+    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    stranger = Keyring.open(folder / "stranger.json", retain=86_400).signing_key()
+    made = {
+        "garbage": "garbage",
+        "three segments of garbage": "a.b.c",
+        "too long": "a" * 5000,
+        "alg none": f"{_unsigned({**header, 'alg': 'none'}, payload)}.",
+        "alg none with a signature": f"{_unsigned({**header, 'alg': 'none'}, payload)}.{good.split('.')[2]}",
+        "alg nOnE": f"{_unsigned({**header, 'alg': 'nOnE'}, payload)}.{good.split('.')[2]}",
+        "no signature": good.rpartition(".")[0] + ".",
+        "another's signature": good.rpartition(".")[0] + "." + _segment(bytes(64)),
+        "a longer life": f"{_unsigned(header, {**payload, 'exp': payload['exp'] + 3600})}.{good.split('.')[2]}",
+    }
+    for name, secret in {"raw": raw, "PEM": pem, "base64url": _segment(raw).encode()}.items():
+        text = _unsigned({**header, "alg": "HS256"}, payload)
+        signature = _segment(hmac.new(secret, text.encode(), hashlib.sha256).digest())
+        made[f"HS256 with the public key ({name})"] = f"{text}.{signature}"
+    for name, kid in {"its own": stranger.kid, "our key's": header["kid"]}.items():
+        text = _unsigned({**header, "kid": kid}, payload)
+        made[f"a stranger's key under {name} name"] = f"{text}.{_segment(stranger.private.sign(text.encode()))}"
+    inline = _unsigned(
+        {**header, "kid": stranger.kid, "jwk": {"kty": "OKP", "crv": "Ed25519", "x": _segment(raw)}}, payload
+    )
+    made["a key of its own in the header"] = f"{inline}.{_segment(stranger.private.sign(inline.encode()))}"
+    return made
+
+
+@pytest.fixture(scope="module")
+async def bad_tokens(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """By plane and by what is wrong with them."""
+    world, acme, globex = pair.world, pair.acme, pair.globex
+    folder = tmp_path_factory.mktemp("keys")
+    keyring, issuer = world.app.state.keyring, world.settings.token_issuer
+    ours, earlier = Tokens(keyring, issuer), Tokens(keyring, issuer, clock=lambda: time.time() - 3600)
+    foreign = Tokens(keyring, "another issuer")
+    claims = _payload(acme.access_token)
+    sub, sid, tid = UUID(claims["sub"]), UUID(claims["sid"]), UUID(claims["tid"])
+
+    def tenant(by: Tokens = ours, **changed: UUID) -> str:
+        return by.issue(audience=AUDIENCE_TENANT, ttl=600, **{"sub": sub, "sid": sid, "tid": tid, **changed})[0]
+
+    operator = UUID(_payload(world.operator.access_token)["sub"])
+    out, gone = await acme.add_user("signed-out", "owner"), await acme.add_user("deactivated", "owner")
+    assert (await out.post("/api/auth/logout")).status_code == 204
+    assert (await acme.patch(f"/api/users/{gone.id}", json={"isActive": False})).status_code == 200
+    # Deactivating ends the sessions as well; here an account alone is switched off.
+    off = await acme.add_user("switched-off", "owner")
+    async with world.database.transaction(acme.context.write_scope) as transaction:
+        await transaction.session.execute(update(User).where(User.id == off.id).values(is_active=False))
+    tenants = _forgeries(world, acme.access_token, folder) | {
+        "expired": tenant(earlier),
+        "another issuer's": tenant(foreign),
+        "an operator's": world.operator.access_token,
+        "a refresh token": acme.refresh_token,
+        "of an unknown tenant": tenant(tid=uuid4()),
+        "of another tenant, with this one's session": tenant(tid=globex.tenant_id),
+        "of an unknown session": tenant(sid=uuid4()),
+        "of somebody else's session": tenant(sub=UUID(str(gone.id))),
+        "of a session that has ended": out.access_token,
+        "of a user who was deactivated": gone.access_token,
+        "of a user who is not active": off.access_token,
+    }
+    operators = _forgeries(world, world.operator.access_token, folder) | {
+        "expired": earlier.issue(audience=AUDIENCE_PLATFORM, sub=operator, ttl=600)[0],
+        "another issuer's": foreign.issue(audience=AUDIENCE_PLATFORM, sub=operator, ttl=600)[0],
+        "a tenant's": acme.access_token,
+        "of an unknown operator": ours.issue(audience=AUDIENCE_PLATFORM, sub=uuid4(), ttl=600)[0],
+        "of a tenant's user": ours.issue(audience=AUDIENCE_PLATFORM, sub=sub, ttl=600)[0],
+    }
+    return {"/api": tenants, "/platform": operators}
+
+
+@pytest.mark.parametrize("endpoint", GUARDED, ids=str)
+async def test_without_a_good_token_the_answer_is_401_with_a_challenge(
+    pair: Pair, bad_tokens: dict[str, dict[str, str]], endpoint: Endpoint
+) -> None:
+    good = pair.acme.access_token if endpoint in API else pair.world.operator.access_token
+    headers: dict[str, dict[str, str]] = {
+        name: {"Authorization": f"Bearer {token}"}
+        for name, token in bad_tokens["/api" if endpoint in API else "/platform"].items()
+    }
+    headers |= {
+        "none": {},
+        "a bare scheme": {"Authorization": "Bearer"},
+        "another scheme": {"Authorization": "Basic b3duZXI6cGFzc3dvcmQ="},
+        "a good one under another scheme": {"Authorization": f"Token {good}"},
+        "a good one in a cookie": {"Cookie": f"token={good}; Authorization=Bearer {good}"},
+    }
+    wrong = {}
+    arguments: dict[str, Any] = {"json": body_of(endpoint.body)} if endpoint.body is not None else {}
+    for name, header in headers.items():
+        answer = await pair.world.http.request(endpoint.method, endpoint.url(), headers=header, **arguments)
+        challenge = answer.headers.get("WWW-Authenticate", "")
+        if answer.status_code != 401 or not challenge.startswith('Bearer realm="'):
+            wrong[name] = (answer.status_code, challenge, answer.text)
+    assert wrong == {}
+
+
+async def test_a_good_token_in_the_address_is_no_token(pair: Pair) -> None:
+    """RFC 6750 §2.3 would allow it; addresses end up in logs."""
+    for name in ("access_token", "token", "authorization"):
+        answer = await pair.world.http.get("/api/users/me", params={name: pair.acme.access_token})
+        assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("endpoint", [each for each in GUARDED if each.path.startswith("/api/")], ids=str)
+async def test_a_token_is_refused_on_a_host_that_names_another_tenant(pair: Pair, endpoint: Endpoint) -> None:
+    host = {"Host": f"{pair.globex.slug}.app.example.com"}
+    answer = await _call(pair.acme, endpoint, headers=host)
+    assert answer.status_code == 401, answer.text
+    assert answer.headers["WWW-Authenticate"].startswith('Bearer realm="')
+    assert answer.json()["detail"] == "The token is not for the organization that the host names."
+
+
+async def test_however_the_host_is_spelt(pair: Pair) -> None:
+    slug = pair.globex.slug
+    for host in (
+        f"{slug}.example.com",
+        f"{slug.upper()}.EXAMPLE.com",
+        f"{slug}.example.com:8443",
+        f"{slug}.example.com.",
+        f"{slug}.localhost",
+        f"{slug}.x",
+    ):
+        assert (await pair.acme.get("/api/users/me", headers={"Host": host})).status_code == 401
+    for host in (f"{pair.acme.slug}.example.com", "api.example.com", "localhost", "127.0.0.1:8000", "[::1]:8000"):
+        assert (await pair.acme.get("/api/users/me", headers={"Host": host})).status_code == 200
+
+
+async def test_credentials_are_refused_on_a_host_that_names_another_tenant(pair: Pair) -> None:
+    """The public routes, which have no token to compare with the host."""
+    acme, http = pair.acme, pair.world.http
+    host = {"Host": f"{pair.globex.slug}.example.com"}
+    login = {"email": acme.owner_email, "password": PASSWORD}
+    assert (await http.post("/api/auth/login", json=login, headers=host)).status_code == 401
+    named = await http.post("/api/auth/login", json={**login, "tenant": acme.slug}, headers=host)
+    assert named.status_code == 422
+    session = await pair.world.log_in(acme.slug, acme.owner_email)
+    refresh = {"refreshToken": session.refresh_token}
+    assert (await http.post("/api/auth/refresh", json=refresh, headers=host)).status_code == 401
+    # It was not spent by the attempt.
+    assert (await http.post("/api/auth/refresh", json=refresh)).status_code == 200
+
+
+def test_with_a_base_domain_every_host_below_it_names_a_tenant(pair: Pair) -> None:
+    """A tenant that does not exist included: its name must not fall back to none."""
+    hosts = HostNames(pair.world.app.state.registry, "App.Example.com")
+
+    def named(host: str) -> str | None:
+        scope: Any = {"headers": [(b"host", host.encode())]}
+        return hosts.slug(scope)
+
+    assert named("nobody.app.example.com") == "nobody"
+    assert named(f"{pair.acme.slug}.app.example.com:443") == pair.acme.slug
+    assert named(f"{pair.acme.slug}.elsewhere.com") is None
+    assert named("app.example.com") is None
+    assert named("evilapp.example.com") is None
+
+
+# Permissions.
+
+
+@pytest.fixture(scope="module")
+async def viewer(pair: Pair) -> Caller:
+    return await pair.acme.add_user("viewer", "viewer")
+
+
+@pytest.mark.parametrize(
+    "endpoint", [each for each in HANDLED if each.path.startswith("/api/") and not each.any_user], ids=str
+)
+async def test_a_viewer_reads_what_viewers_may_and_writes_nothing(
+    pair: Pair, viewer: Caller, endpoint: Endpoint
+) -> None:
+    names = tuple(IDENTIFIERS)
+    own = await _plant(pair.acme, names, linked=endpoint.parameters)
+    before = await _snapshot(pair.acme)
+    answer = await _call(viewer, endpoint, own)
+    held = {
+        permission.name
+        for feature in DOMAIN_FEATURES
+        for permission in feature.permissions
+        if "viewer" in permission.roles
+    }
+    if endpoint.writes or not set(endpoint.permissions) <= held:
+        assert answer.status_code == 403, answer.text
+        assert await _snapshot(pair.acme) == before
+    else:
+        assert answer.status_code == 200, answer.text
+    if endpoint.writes and set(endpoint.permissions) <= held:
+        assert str(endpoint) in VIEWERS_MAY_TRY
+
+
+async def test_a_caller_without_a_role_may_do_what_any_user_may_and_nothing_else(pair: Pair) -> None:
+    nobody = await pair.acme.add_user("nobody")
+    own = await _plant(pair.acme, tuple(IDENTIFIERS))
+    for endpoint in HANDLED:
+        if endpoint in API and str(endpoint) != "POST /api/auth/logout":
+            answer = await _call(nobody, endpoint, own)
+            assert answer.status_code == (200 if endpoint.any_user else 403), f"{endpoint}: {answer.text}"
+
+
+async def test_operators_without_the_permission_are_refused(pair: Pair) -> None:
+    """Of the control plane's routes, an operator who may only look can use those that look."""
+    tokens = Tokens(pair.world.app.state.keyring, pair.world.settings.token_issuer)
+    viewer_id = uuid4()
+    times = ScopeTimes()
+    async with pair.world.database.transaction(control_scope(times, read_only=False)) as transaction:
+        transaction.session.add(
+            Operator(id=viewer_id, email=f"{viewer_id.hex}@example.com", hashed_password="none", role="viewer")
+        )
+    token, _ = tokens.issue(audience=AUDIENCE_PLATFORM, sub=viewer_id, ttl=600)
+    looking = Caller(pair.world.http, token)
+    for endpoint in HANDLED:
+        if endpoint in PLATFORM:
+            answer = await _call(looking, endpoint)
+            assert (answer.status_code == 403) == endpoint.writes, f"{endpoint}: {answer.text}"
