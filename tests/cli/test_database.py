@@ -34,6 +34,8 @@ def test_hardening_is_reported_and_done(empty_database: Template) -> None:
         "setConfigRevoked": False,
         "plpgsqlRevoked": False,
         "temporaryRevoked": False,
+        "sessionLocksRevoked": False,
+        "largeObjectsRevoked": False,
         "complete": False,
     }
     assert before.stderr.startswith("Error: SQL that is injected could cross tenants")
@@ -44,6 +46,8 @@ def test_hardening_is_reported_and_done(empty_database: Template) -> None:
         "set_config()      closed",
         "plpgsql blocks    closed",
         "temporary tables  closed",
+        "session locks     closed",
+        "large objects     closed",
     ]
 
 

@@ -55,7 +55,9 @@ async def _open_ground(template: Template, *, hardened: bool) -> AsyncIterator[G
             if not hardened:
                 await admin.execute(
                     "GRANT EXECUTE ON FUNCTION pg_catalog.set_config(text, text, boolean) TO PUBLIC;"
-                    "GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC"
+                    "GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC;"
+                    "GRANT EXECUTE ON FUNCTION pg_catalog.pg_advisory_lock(bigint), pg_catalog.lo_from_bytea(oid, bytea)"
+                    " TO PUBLIC"
                 )
             elif not (await hardening_report(admin)).complete:
                 pytest.skip("the server's administrator is no superuser: it cannot be hardened")
@@ -445,24 +447,43 @@ async def test_the_catalog_tells_that_there_are_others_but_nothing_that_they_wro
                 assert word not in repr(rows)
 
 
-async def test_another_tenants_large_object_cannot_be_read(hardened: Ground) -> None:
-    async with hardened.database.transaction(hardened.globex.context.write_scope) as transaction:
+@pytest.mark.parametrize(
+    "call",
+    [
+        "lo_creat(1)",
+        "lo_create(0)",
+        "lo_from_bytea(0, 'x')",
+        *(
+            f"pg_{verb}advisory_lock{kind}({key})"
+            for verb in ("", "try_")
+            for kind in ("", "_shared")
+            for key in ("1", "1, 1")
+        ),
+    ],
+)
+async def test_nothing_is_left_behind_outside_the_schema_and_the_transaction(hardened: Ground, call: str) -> None:
+    """A large object would keep its owner's role from being dropped, a session's lock would outlive the transaction."""
+    assert await _try(hardened, f"SELECT {call}") == REFUSED
+
+
+async def test_unhardened_another_tenants_large_object_cannot_be_read_either(unhardened: Ground) -> None:
+    async with unhardened.database.transaction(unhardened.globex.context.write_scope) as transaction:
         oid = await transaction.connection.fetchval("SELECT lo_from_bytea(0, 'a secret of globex')")
     for sql in (f"SELECT lo_get({oid})", f"SELECT lo_put({oid}, 0, 'x')", f"SELECT lo_unlink({oid})"):
-        assert await _try(hardened, sql) == REFUSED
-    async with hardened.database.transaction(hardened.globex.context.write_scope) as transaction:
+        assert await _try(unhardened, sql) == REFUSED
+    async with unhardened.database.transaction(unhardened.globex.context.write_scope) as transaction:
         assert await transaction.connection.fetchval("SELECT lo_get($1)", oid) == b"a secret of globex"
         await transaction.connection.fetchval("SELECT lo_unlink($1)", oid)
 
 
-async def test_an_advisory_lock_outlives_its_transaction_on_the_pooled_connection(hardened: Ground) -> None:
-    """Known: pg_advisory_lock is everybody's, so an injected call can hinder whoever takes the same number."""
-    await _lock(hardened)
-    assert await hardened.admin.fetchval("SELECT pg_try_advisory_lock(20261123)") is False
-    transaction = await hardened.database.begin(EMPTY_SCOPE)
+async def test_unhardened_an_advisory_lock_outlives_its_transaction(unhardened: Ground) -> None:
+    """Known: an injected call can hinder whoever takes the same number, until the pooled connection is closed."""
+    await _lock(unhardened)
+    assert await unhardened.admin.fetchval("SELECT pg_try_advisory_lock(20261123)") is False
+    transaction = await unhardened.database.begin(EMPTY_SCOPE)
     await transaction.close(failed=True)
-    await hardened.admin.fetchval("SELECT pg_advisory_lock(20261123)")
-    await hardened.admin.fetchval("SELECT pg_advisory_unlock_all()")
+    await unhardened.admin.fetchval("SELECT pg_advisory_lock(20261123)")
+    await unhardened.admin.fetchval("SELECT pg_advisory_unlock_all()")
 
 
 async def _lock(ground: Ground) -> None:

@@ -92,6 +92,8 @@ def harden(admin_url_stdin: bool, check: bool, as_json: bool, quiet: bool) -> No
             set_config_revoked=report.set_config_revoked,
             plpgsql_revoked=report.plpgsql_revoked,
             temporary_revoked=report.temporary_revoked,
+            session_locks_revoked=report.session_locks_revoked,
+            large_objects_revoked=report.large_objects_revoked,
             complete=report.complete,
         )
 
@@ -104,6 +106,8 @@ def harden(admin_url_stdin: bool, check: bool, as_json: bool, quiet: bool) -> No
                 "set_config()": "closed" if found.set_config_revoked else "open",
                 "plpgsql blocks": "closed" if found.plpgsql_revoked else "open",
                 "temporary tables": "closed" if found.temporary_revoked else "open",
+                "session locks": "closed" if found.session_locks_revoked else "open",
+                "large objects": "closed" if found.large_objects_revoked else "open",
             }
         )
     if not found.complete:
@@ -116,6 +120,8 @@ class HardeningRead(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     set_config_revoked: bool
     plpgsql_revoked: bool
     temporary_revoked: bool
+    session_locks_revoked: bool
+    large_objects_revoked: bool
     complete: bool
 
 

@@ -36,6 +36,14 @@ TENANT_GROUP_ROLE = "tenantry_tenant"
 _DATABASE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _PASSWORD = re.compile(r"[A-Za-z0-9_-]{16,128}")
 
+_SESSION_LOCKS = tuple(
+    f"pg_{verb}advisory_lock{kind}({arguments})"
+    for verb in ("", "try_")
+    for kind in ("", "_shared")
+    for arguments in ("bigint", "integer, integer")
+)
+_LARGE_OBJECTS = ("lo_creat(integer)", "lo_create(oid)", "lo_from_bytea(oid, bytea)")
+
 # Making a role or granting it fails when another process did so a moment ago: both errors mean "it is there".
 _ROLES = f"""
 DO $bootstrap$
@@ -69,10 +77,18 @@ class HardeningReport:
     set_config_revoked: bool
     plpgsql_revoked: bool
     temporary_revoked: bool
+    session_locks_revoked: bool
+    large_objects_revoked: bool
 
     @property
     def complete(self) -> bool:
-        return self.set_config_revoked and self.plpgsql_revoked and self.temporary_revoked
+        return (
+            self.set_config_revoked
+            and self.plpgsql_revoked
+            and self.temporary_revoked
+            and self.session_locks_revoked
+            and self.large_objects_revoked
+        )
 
 
 def with_credentials(url: str, *, user: str, password: str, database: str | None = None) -> str:
@@ -143,10 +159,11 @@ async def bootstrap(admin_url: str, *, database: str, owner_password: str, app_p
 
 
 async def harden(superuser_url: str) -> HardeningReport:
-    """Take from PUBLIC the three ways by which injected SQL could leave its tenant's role or load the server.
+    """Take from PUBLIC what injected SQL could leave its tenant's role with, or leave something behind.
 
     `set_config('role', …)` changes the role inside a SELECT; an anonymous plpgsql block can do so step by step;
-    temporary objects could shadow names. The address must lead to the application's database; a server whose
+    temporary objects could shadow names; an advisory lock of the session outlives its transaction on the pooled
+    connection; a large object belongs to no schema, and would keep its owner's role from being dropped. The address must lead to the application's database; a server whose
     administrator is no superuser leaves some of it undone, which the report says.
     """
     connection = await asyncpg.connect(superuser_url)
@@ -156,6 +173,7 @@ async def harden(superuser_url: str) -> HardeningReport:
             "REVOKE EXECUTE ON FUNCTION pg_catalog.set_config(text, text, boolean) FROM PUBLIC",
             "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC",
             f'REVOKE TEMPORARY ON DATABASE "{database}" FROM PUBLIC',
+            *(f"REVOKE EXECUTE ON FUNCTION pg_catalog.{name} FROM PUBLIC" for name in _SESSION_LOCKS + _LARGE_OBJECTS),
             # The owner's migrations define triggers.
             f"GRANT USAGE ON LANGUAGE plpgsql TO {OWNER_ROLE}",
         ):
@@ -175,9 +193,15 @@ async def hardening_report(connection: asyncpg.Connection[asyncpg.Record]) -> Ha
         SELECT NOT has_function_privilege($1, 'pg_catalog.set_config(text, text, boolean)', 'EXECUTE')
                    AS set_config_revoked,
                NOT has_language_privilege($1, 'plpgsql', 'USAGE') AS plpgsql_revoked,
-               NOT has_database_privilege($1, current_database(), 'TEMPORARY') AS temporary_revoked
+               NOT has_database_privilege($1, current_database(), 'TEMPORARY') AS temporary_revoked,
+               NOT EXISTS (SELECT FROM unnest($2::text[]) name WHERE has_function_privilege($1, name, 'EXECUTE'))
+                   AS session_locks_revoked,
+               NOT EXISTS (SELECT FROM unnest($3::text[]) name WHERE has_function_privilege($1, name, 'EXECUTE'))
+                   AS large_objects_revoked
         """,
         TENANT_GROUP_ROLE,
+        [f"pg_catalog.{name}" for name in _SESSION_LOCKS],
+        [f"pg_catalog.{name}" for name in _LARGE_OBJECTS],
     )
     assert record is not None  # noqa: S101 - a SELECT without FROM answers one row
     return HardeningReport(**record)

@@ -55,7 +55,11 @@ _REDIS_AWAY = (RedisConnectionError, RedisTimeoutError, ClusterDownError, ReadOn
 
 # asyncpg's own complaints have no SQLSTATE; these are the ones about a connection that is gone, the others are bugs
 # ("another operation is in progress").
-_CONNECTION_GONE = re.compile(r"connection (?:is|was|has been) (?:closed|lost|released)|pool is clos|unexpected conn")
+_CONNECTION_GONE = re.compile(
+    r"connection (?:is|was|has been) (?:closed|lost|released)|pool is clos|unexpected conn"
+    # Between the server's farewell and the end of the stream, the driver's state machine is at a loss.
+    r"|cannot switch to state"
+)
 
 _CONFLICTS = {
     "23505": "A record with these values exists already.",
@@ -144,7 +148,7 @@ def _explain_database(error: BaseException) -> ApplicationException | None:
             return UnavailableException("The service is busy.")
         if isinstance(link, DBAPIError) and link.connection_invalidated:
             return UnavailableException()
-        if isinstance(link, InterfaceError) and _CONNECTION_GONE.search(str(link)):
+        if isinstance(link, InterfaceError | InternalClientError) and _CONNECTION_GONE.search(str(link)):
             return UnavailableException()
         if isinstance(link, OSError) and _is_network(link):
             return UnavailableException()
