@@ -40,7 +40,10 @@ class OrmTeamController(Controller):
 
 
 # Beside the product's own routes, not instead of one: the same router, middleware and guards.
-_FEATURES = (*DOMAIN_FEATURES[:-1], replace(DOMAIN_FEATURES[-1], controllers=(*DOMAIN_FEATURES[-1].controllers, OrmTeamController)))
+_FEATURES = (
+    *DOMAIN_FEATURES[:-1],
+    replace(DOMAIN_FEATURES[-1], controllers=(*DOMAIN_FEATURES[-1].controllers, OrmTeamController)),
+)
 
 
 def _settings() -> Settings:

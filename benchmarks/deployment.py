@@ -218,8 +218,7 @@ async def _fill(postgres: EmbeddedPostgres, count: int, progress: Callable[[str,
         for start in range(0, count, _BATCH):
             progress(step, start, count)
             async with engine.begin() as connection:
-                # Of the load alone: with a thousand organizations in fifty transactions, waiting for each is needless.
-                await connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+                await _begin(connection)
                 callers += [
                     await _organization(connection, uuid7(), number)
                     for number in range(start, min(start + _BATCH, count))
@@ -227,6 +226,7 @@ async def _fill(postgres: EmbeddedPostgres, count: int, progress: Callable[[str,
         progress(step, count, count)
         progress("Making the schema without tenancy", 0, 1)
         async with engine.begin() as connection:
+            await _begin(connection)
             solo = await _solo(connection, count)
         progress("Making the schema without tenancy", 1, 1)
     finally:
@@ -242,6 +242,12 @@ async def _fill(postgres: EmbeddedPostgres, count: int, progress: Callable[[str,
         callers=tuple(callers),
         solo=tuple(solo),
     )
+
+
+async def _begin(connection: AsyncConnection) -> None:
+    # SQLAlchemy begins with its first statement, and the driver's own would come before it. Nothing is measured while
+    # the schemas are made, so nothing waits for the disk either.
+    await connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
 
 
 async def _driver(connection: AsyncConnection) -> DriverConnection:

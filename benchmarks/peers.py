@@ -25,7 +25,7 @@ from tenantry.domain.teams.schemas import TeamRead
 from tenantry.kernel.schema import Page
 from tenantry.tenancy.connection import DriverConnection, ScopedConnection
 from tenantry.tenancy.context import PlanLimits, ScopeTimes, TenantContext
-from tenantry.tenancy.database import Database, Transaction
+from tenantry.tenancy.database import Database
 from tenantry.tenancy.registry import TenantRegistry
 from tenantry.tenancy.request import HostNames
 
@@ -44,6 +44,9 @@ __all__ = ("create_raw", "create_untenanted")
 class _PlainConnection(DriverConnection):
     """asyncpg's own BEGIN; the role and the path are those of the login."""
 
+    def arm(self, scope: Scope) -> None:
+        """Nothing follows from a scope here."""
+
     @property
     def is_clean(self) -> bool:
         return not self.is_closed()
@@ -56,22 +59,11 @@ class _PlainDatabase(Database):
     def _watch(engine: AsyncEngine) -> None:
         """No scope, hence nothing to look after."""
 
-    async def begin(self, scope: Scope) -> Transaction:
-        proxied = await self.engine.raw_connection()
-        adapter: Any = proxied.dbapi_connection
-        try:
-            await adapter._start_transaction()
-        except BaseException:
-            proxied.invalidate()
-            proxied.close()
-            raise
-        return Transaction(self, proxied, adapter._connection)
-
 
 class _OneTenant(TenantRegistry):
     """Every token is good for the one schema; nothing is looked up, nothing polled."""
 
-    _context = TenantContext.build(
+    _only = TenantContext.build(
         tenant_id=SOLO,
         slug="solo",
         name="Solo",
@@ -84,7 +76,7 @@ class _OneTenant(TenantRegistry):
         self._fresh_at = float("inf")
 
     def by_id(self, tenant_id: UUID) -> TenantContext | None:
-        return self._context
+        return self._only
 
     def by_slug(self, slug: str) -> TenantContext | None:
         return None
@@ -140,7 +132,9 @@ def create_raw(settings: Settings) -> ASGIApp:
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         nonlocal pool
         size = settings.database_pool_size + settings.database_max_overflow
-        async with asyncpg.create_pool(os.environ["BENCH_SOLO_URL"], min_size=1, max_size=size, reset=leave) as made:
+        async with asyncpg.create_pool(
+            os.environ["BENCH_SOLO_URL"], min_size=1, max_size=size, reset=leave, connection_class=DriverConnection
+        ) as made:
             pool = made
             yield
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
+import msgspec
 from litestar import get
 
-__all__ = ("PARTS", "ProfileRead", "part_of", "profile_handlers")
+__all__ = ("PARTS", "Profile", "ProfileRead", "part_of", "profile_handlers", "share")
 
 _INTERVAL = 0.001
 
@@ -28,14 +30,37 @@ _RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("transaction", ("tenancy/database.py",)),
     ("tenant and token", ("tenancy/request.py", "tenancy/registry.py", "kernel/security/", "tenancy/context.py")),
     ("guards and principal", ("identity/principal.py", "tenancy/guards.py", "roles/catalogue.py")),
-    ("edge: id, headers, metrics, log", ("kernel/http/", "kernel/metrics.py", "kernel/logging.py", "/structlog/",
-                                         "/prometheus_client/", "/logging/__init__.py")),
+    (
+        "edge: id, headers, metrics, log",
+        (
+            "kernel/http/",
+            "kernel/metrics.py",
+            "kernel/logging.py",
+            "/structlog/",
+            "/prometheus_client/",
+            "/logging/__init__.py",
+        ),
+    ),
     ("driver and protocol", ("/asyncpg/",)),
-    ("pool and adapter", ("sqlalchemy/pool/", "sqlalchemy/dialects/", "sqlalchemy/util/_concurrency", "sqlalchemy/util/concurrency", "sqlalchemy/connectors/asyncio",
-                          "sqlalchemy/event/", "sqlalchemy/ext/asyncio/engine.py:raw_connection", "sqlalchemy/engine/base.py:raw_connection")),
+    (
+        "pool and adapter",
+        (
+            "sqlalchemy/pool/",
+            "sqlalchemy/dialects/",
+            "sqlalchemy/util/_concurrency",
+            "sqlalchemy/util/concurrency",
+            "sqlalchemy/connectors/asyncio",
+            "sqlalchemy/event/",
+            "sqlalchemy/ext/asyncio/engine.py:raw_connection",
+            "sqlalchemy/engine/base.py:raw_connection",
+        ),
+    ),
     ("Advanced Alchemy", ("/advanced_alchemy/",)),
     ("SQLAlchemy", ("/sqlalchemy/",)),
-    ("handler and queries", ("tenantry/domain/", "benchmarks/apps.py", "kernel/service.py", "kernel/schema.py", "tenancy/hot.py")),
+    (
+        "handler and queries",
+        ("tenantry/domain/", "benchmarks/apps.py", "kernel/service.py", "kernel/schema.py", "tenancy/hot.py"),
+    ),
     ("server and event loop", ("/granian/", "/uvloop/", "/asyncio/")),
 )
 
@@ -94,3 +119,28 @@ def stop_profile() -> ProfileRead:
 
 
 profile_handlers: tuple[Any, ...] = (start_profile, stop_profile)
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """Where one route's time goes; times in µs per request.
+
+    `alone` is by the clock with one connection, `alone_cpu` the server's CPU time of it: the rest is PostgreSQL, and
+    messages under way. `server_cpu` and `postgres_cpu` are CPU times under load, of which `parts` and `functions` are
+    the server's shares.
+    """
+
+    title: str
+    alone: float
+    alone_cpu: float
+    server_cpu: float
+    postgres_cpu: float
+    requests: int
+    samples: int
+    parts: dict[str, float]
+    functions: dict[str, float]
+
+
+def share(counted: Mapping[str, int], name: str, whole: Mapping[str, int] | None = None) -> float:
+    """The part of all samples that bear `name`; `whole`, if `counted` is not all of them."""
+    total = sum((whole or counted).values())
+    return counted.get(name, 0) / total if total else 0.0

@@ -22,7 +22,9 @@ async def _invite(world: World, slug: str) -> dict[str, Any]:
 
 async def _accept(world: World, token: str, password: str = PASSWORD, host: str = "localhost") -> httpx.Response:
     return await world.http.post(
-        "/api/auth/invitations/accept", json={"token": token, "password": password, "name": "Ann"}, headers={"Host": host}
+        "/api/auth/invitations/accept",
+        json={"token": token, "password": password, "name": "Ann"},
+        headers={"Host": host},
     )
 
 

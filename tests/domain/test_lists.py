@@ -124,7 +124,8 @@ async def _fill(world: World, tenant: TenantHandle, number: int) -> None:
         connection = transaction.connection
         users = [uuid4() for _ in range(number)]
         await connection.fetch(
-            "INSERT INTO user_account (id, email, is_active, is_superuser, is_verified, joined_at, created_at, updated_at)"
+            "INSERT INTO user_account"
+            " (id, email, is_active, is_superuser, is_verified, joined_at, created_at, updated_at)"
             " SELECT id, id || '@filled.example', true, false, false, now(), now(), now() FROM unnest($1::uuid[]) id",
             users,
         )
@@ -155,7 +156,9 @@ async def _fill(world: World, tenant: TenantHandle, number: int) -> None:
         )
 
 
-@pytest.mark.parametrize("path", ["/api/teams", "/api/users", "/api/tags", "/api/teams/{team}/members", "/api/users/me"])
+@pytest.mark.parametrize(
+    "path", ["/api/teams", "/api/users", "/api/tags", "/api/teams/{team}/members", "/api/users/me"]
+)
 async def test_a_list_of_thirty_takes_as_many_statements_as_one_of_three(
     world: World, acme: TenantHandle, globex: TenantHandle, path: str
 ) -> None:

@@ -20,9 +20,9 @@ class CountingArgon2:
         self.real = real
         self.verified = 0
 
-    def verify(self, hash: str, password: bytes) -> bool:
+    def verify(self, encoded: str, password: bytes) -> bool:
         self.verified += 1
-        return self.real.verify(hash, password)  # type: ignore[no-any-return]
+        return self.real.verify(encoded, password)  # type: ignore[no-any-return]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
@@ -36,7 +36,9 @@ def argon2(world: World, monkeypatch: pytest.MonkeyPatch) -> CountingArgon2:
     return counting
 
 
-async def _log_in(world: World, tenant: str | None, email: str, password: str, host: str = "localhost") -> httpx.Response:
+async def _log_in(
+    world: World, tenant: str | None, email: str, password: str, host: str = "localhost"
+) -> httpx.Response:
     body = {"email": email, "password": password} | ({"tenant": tenant} if tenant else {})
     return await world.http.post("/api/auth/login", json=body, headers={"Host": host})
 
@@ -110,7 +112,9 @@ async def test_the_right_password_of_a_suspended_tenant_is_told_so(world: World)
     assert answer.json()["type"] == "/problems/tenant-suspended"
 
 
-async def test_the_hosts_first_label_may_name_the_tenant(world: World, acme: TenantHandle, globex: TenantHandle) -> None:
+async def test_the_hosts_first_label_may_name_the_tenant(
+    world: World, acme: TenantHandle, globex: TenantHandle
+) -> None:
     answer = await _log_in(world, None, acme.owner_email, PASSWORD, host=f"{acme.slug}.app.example.com")
     assert answer.status_code == 200
     assert (

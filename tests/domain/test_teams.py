@@ -10,7 +10,9 @@ from tests.world import TenantHandle
 
 
 async def test_a_team_is_made_read_changed_and_deleted(acme: TenantHandle, globex: TenantHandle) -> None:
-    made = await acme.post("/api/teams", json={"name": "Red Team", "description": "Ours", "tags": ["Go Live", "Urgent"]})
+    made = await acme.post(
+        "/api/teams", json={"name": "Red Team", "description": "Ours", "tags": ["Go Live", "Urgent"]}
+    )
     assert made.status_code == 201
     team = made.json()
     assert (team["slug"], team["description"], team["isActive"]) == ("red-team", "Ours", True)
@@ -64,9 +66,7 @@ async def test_a_name_without_any_letter_of_ours_still_makes_a_team(acme: Tenant
 
 
 async def test_two_teams_of_one_slug_at_once_are_one_201_and_one_409(acme: TenantHandle) -> None:
-    answers = await asyncio.gather(
-        *(acme.post("/api/teams", json={"name": "Red", "slug": "same"}) for _ in range(2))
-    )
+    answers = await asyncio.gather(*(acme.post("/api/teams", json={"name": "Red", "slug": "same"}) for _ in range(2)))
     assert sorted(answer.status_code for answer in answers) == [201, 409]
 
 
@@ -205,7 +205,11 @@ async def test_of_two_team_owners_who_leave_at_once_one_stays(acme: TenantHandle
 
 
 async def test_a_plain_member_runs_nothing_but_may_leave(acme: TenantHandle) -> None:
-    team, ann, bob = await acme.add_team("Red"), await acme.add_user("ann", "member"), await acme.add_user("bob", "member")
+    team, ann, bob = (
+        await acme.add_team("Red"),
+        await acme.add_user("ann", "member"),
+        await acme.add_user("bob", "member"),
+    )
     path = f"/api/teams/{team['id']}/members"
     for user in (ann, bob):
         await acme.post(path, json={"userId": str(user.id)})

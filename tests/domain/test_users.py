@@ -49,9 +49,7 @@ async def test_a_new_user_is_a_member_unless_told_otherwise(acme: TenantHandle) 
 
 
 @pytest.mark.parametrize("password", ["short", "ann", "ANN@NAMES.EXAMPLE"])
-async def test_a_password_that_is_too_short_or_ones_own_name_names_its_field(
-    acme: TenantHandle, password: str
-) -> None:
+async def test_a_password_that_is_too_short_or_ones_own_name_names_its_field(acme: TenantHandle, password: str) -> None:
     answer = await acme.post("/api/users", json={"email": "ann@names.example", "password": password})
     assert answer.status_code == 422
     assert [error["field"] for error in answer.json()["errors"]] == ["password"]
@@ -126,7 +124,13 @@ async def test_nobody_hands_out_more_than_they_hold(world: World, acme: TenantHa
 
 
 async def test_the_last_owner_stays_one(acme: TenantHandle) -> None:
-    for change in ({"isActive": False}, {"roles": ["admin"]}, {"roles": []}, {"roles": ["owner"], "isActive": False}):
+    changes: list[dict[str, Any]] = [
+        {"isActive": False},
+        {"roles": ["admin"]},
+        {"roles": []},
+        {"roles": ["owner"], "isActive": False},
+    ]
+    for change in changes:
         answer = await acme.patch(f"/api/users/{acme.id}", json=change)
         assert answer.status_code == 409, change
         assert answer.json()["type"] == "/problems/last-owner"

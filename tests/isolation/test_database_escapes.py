@@ -56,8 +56,7 @@ async def _open_ground(template: Template, *, hardened: bool) -> AsyncIterator[G
                 await admin.execute(
                     "GRANT EXECUTE ON FUNCTION pg_catalog.set_config(text, text, boolean) TO PUBLIC;"
                     "GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC;"
-                    "GRANT EXECUTE ON FUNCTION pg_catalog.pg_advisory_lock(bigint), pg_catalog.lo_from_bytea(oid, bytea)"
-                    " TO PUBLIC"
+                    "GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint), lo_from_bytea(oid, bytea) TO PUBLIC"
                 )
             elif not (await hardening_report(admin)).complete:
                 pytest.skip("the server's administrator is no superuser: it cannot be hardened")

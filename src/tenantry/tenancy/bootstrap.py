@@ -163,8 +163,10 @@ async def harden(superuser_url: str) -> HardeningReport:
 
     `set_config('role', …)` changes the role inside a SELECT; an anonymous plpgsql block can do so step by step;
     temporary objects could shadow names; an advisory lock of the session outlives its transaction on the pooled
-    connection; a large object belongs to no schema, and would keep its owner's role from being dropped. The address must lead to the application's database; a server whose
-    administrator is no superuser leaves some of it undone, which the report says.
+    connection; a large object belongs to no schema, and would keep its owner's role from being dropped.
+
+    The address must lead to the application's database; a server whose administrator is no superuser leaves some of it
+    undone, which the report says.
     """
     connection = await asyncpg.connect(superuser_url)
     try:
