@@ -120,6 +120,10 @@ class ScopedConnection(DriverConnection):
             raise ScopeError("a transaction was begun without a scope; the connection has been closed")
         try:
             return await super().execute(scope.begin(mode), timeout=timeout)
+        except asyncpg.InvalidParameterValueError as error:
+            # The same code as for a value that a client has sent, which this is not: the role is gone.
+            self.terminate()
+            raise ScopeError(f"the scope of {scope.role!r} cannot be taken: {error}") from error
         except BaseException:
             self.terminate()
             raise

@@ -212,7 +212,8 @@ class Database:
             sqlalchemy.exc.TimeoutError: no connection became free in time.
             OSError, asyncpg.PostgresError: the server is not there, or refused.
         """
-        proxied = await self.engine.raw_connection()
+        with _driver_errors():
+            proxied = await self.engine.raw_connection()
         adapter: Any = proxied.dbapi_connection
         driver: ScopedConnection = adapter._connection
         try:

@@ -1,0 +1,77 @@
+"""Where things are, and that the import contracts of pyproject.toml leave no package out."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.rules import ROOT
+
+SOURCE = ROOT / "src" / "tenantry"
+
+ALWAYS = frozenset({"__init__.py", "schemas.py", "service.py", "controller.py", "models.py"})
+SOMETIMES = frozenset({"jobs.py", "handlers.py", "providers.py", "queries.py"})
+"""Names that mean the same in every package that has them."""
+
+PECULIAR = {
+    "domain/identity/sessions": {"throttle.py"},
+    "domain/roles": {"catalogue.py"},
+    "platform/provisioning": {"schema.py", "worker.py"},
+    "platform/tenants": {"files.py"},
+}
+LACKS = {"platform/tenants": {"models.py"}}  # the tenant is tenancy's
+
+
+def packages(root: Path = SOURCE) -> Iterator[Path]:
+    """The leaf packages: those with a manifest."""
+    for plane in ("domain", "platform"):
+        for init in sorted((root / plane).rglob("__init__.py")):
+            if "FEATURE" in init.read_text(encoding="utf-8"):
+                yield init.parent
+
+
+def misnamed(package: Path, root: Path = SOURCE) -> set[str]:
+    """Files that the package has and should not, or should have and has not."""
+    name = package.relative_to(root).as_posix()
+    have = {path.name for path in package.iterdir() if path.suffix == ".py"}
+    wanted = (ALWAYS - LACKS.get(name, set())) | PECULIAR.get(name, set())
+    return have.symmetric_difference(wanted | (have & SOMETIMES))
+
+
+@pytest.mark.parametrize("package", list(packages()), ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_every_package_has_the_same_file_names(package: Path) -> None:
+    assert misnamed(package) == set()
+
+
+def test_another_file_name_is_noticed(tmp_path: Path) -> None:
+    package = tmp_path / "domain" / "rockets"
+    package.mkdir(parents=True)
+    for name in (ALWAYS - {"schemas.py"}) | {"providers.py", "helpers.py"}:
+        (package / name).write_text("FEATURE = 1", encoding="utf-8")
+    assert list(packages(tmp_path)) == [package]
+    assert misnamed(package, tmp_path) == {"schemas.py", "helpers.py"}
+
+
+def test_every_manifest_is_in_the_one_central_list() -> None:
+    listed = (SOURCE / "features.py").read_text(encoding="utf-8")
+    for package in packages():
+        assert f"{package.name}.FEATURE" in listed, package
+
+
+def test_the_contracts_name_every_package_of_the_domain() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    layers = " ".join(
+        layer
+        for contract in contracts
+        if contract["name"] == "Domains know each other downwards"
+        for layer in contract["layers"]
+    )
+    for package in packages():
+        dotted = "tenantry." + package.relative_to(SOURCE).as_posix().replace("/", ".")
+        if dotted.startswith("tenantry.domain."):
+            assert dotted in layers.replace("|", " ").split(), dotted

@@ -1,0 +1,79 @@
+"""What generated requests are let loose on: a tenant with something in it, made anew when a request has spoilt it."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from schemathesis import Case, GenerationMode
+from schemathesis.core.parameters import ParameterLocation
+
+from tests.faults.deployment import Deployment, Session
+from tests.world import PASSWORD
+
+__all__ = ("Estate",)
+
+# These end or change what the token stands for: each request gets a session, or a tenant, of its own.
+_ENDS_SESSION = frozenset({"Logout"})
+_CHANGES_TENANT = frozenset({"SuspendTenant", "ResumeTenant", "UpdateTenant"})
+
+
+class Estate:
+    """One tenant for each operation that could harm it, and one for all others."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._numbers = itertools.count(1)
+        self._requests = itertools.count(1)
+        self._operation = ""
+        self._session: Session | None = None
+        self._ids: dict[str, str] = {}
+
+    def prepare(self, case: Case[Any]) -> dict[str, str]:
+        """Give a generated request ids that exist, every other time; the header with the token of its plane."""
+        name: str = case.operation.definition.raw["operationId"]
+        changed, self._operation = name != self._operation, name
+        if self._session is None or (changed and not self._is_good()):
+            self._session = self._deployment.create_tenant(f"fuzz-{next(self._numbers)}")
+            self._furnish(self._session)
+        elif changed and case.method == "DELETE":
+            self._furnish(self._session)
+        if name in _ENDS_SESSION:
+            self._session = self._deployment.log_in(self._session.slug, self._session.id)
+        if case.path_parameters and next(self._requests) % 2 and self._path_is_valid(case):
+            if name in _CHANGES_TENANT:
+                self._ids["slug"] = self._deployment.create_tenant(f"victim-{next(self._numbers)}").slug
+            case.path_parameters.update({key: self._ids[key] for key in case.path_parameters if key in self._ids})
+        if not case.operation.definition.raw.get("security"):
+            return {}
+        return self._deployment.operator if case.path.startswith("/platform") else self._session.headers
+
+    def _is_good(self) -> bool:
+        assert self._session is not None
+        answer = self._deployment.client.get("/api/users/me", headers=self._session.headers)
+        return answer.status_code == 200 and [role["slug"] for role in answer.json()["roles"]] == ["owner"]
+
+    @staticmethod
+    def _path_is_valid(case: Case[Any]) -> bool:
+        if case.meta is None:
+            return True
+        component = case.meta.components.get(ParameterLocation.PATH)
+        return component is None or component.mode is GenerationMode.POSITIVE
+
+    def _furnish(self, session: Session) -> None:
+        number = next(self._numbers)
+        user = self._post("/api/users", {"email": f"ann-{number}@people.example", "password": PASSWORD})
+        team = self._post("/api/teams", {"name": "Red", "tags": [f"urgent-{number}"]})
+        self._post(f"/api/teams/{team['id']}/members", {"userId": user["id"], "role": "admin"})
+        self._ids = {
+            "team_id": team["id"],
+            "tag_id": team["tags"][0]["id"],
+            "user_id": user["id"],
+            "slug": session.slug,
+        }
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        assert self._session is not None
+        answer = self._deployment.client.post(path, json=body, headers=self._session.headers)
+        assert answer.status_code == 201, answer.text
+        return answer.json()  # type: ignore[no-any-return]

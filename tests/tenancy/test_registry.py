@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tenantry.features import PROVISION_HOOKS
+from tenantry.platform.provisioning.worker import Provisioner
+from tenantry.tenancy.registry import TenantRegistry
+from tests.databases import Template
+from tests.platform.support import open_api, tenant_body
+from tests.world import World
+
+
+@pytest.fixture
+async def api(database_addresses: Template, tmp_path: Path) -> AsyncIterator[World]:
+    async with open_api(database_addresses, tmp_path, provision_wait=0.05) as opened:
+        yield opened
+
+
+async def _provision(api: World) -> None:
+    worker = Provisioner(api.addresses.owner_url, hooks=PROVISION_HOOKS)
+    try:
+        assert await worker.work_off() == 1
+    finally:
+        await worker.close()
+
+
+async def test_a_tenant_that_was_seen_while_it_was_made_can_be_logged_in_to_once_it_is_ready(api: World) -> None:
+    assert (await api.operator.post("/platform/tenants", json=tenant_body("fresh"))).status_code == 202
+    registry: TenantRegistry = api.app.state.registry
+    seen = await registry.find_slug("fresh")
+    assert seen is not None
+    assert seen.status == "provisioning"
+    # A process that has not yet heard of it: its view of the tenants is that of a moment ago.
+    await registry.stop()
+    await _provision(api)
+    starting = asyncio.create_task(registry.start())
+    await api.log_in("fresh", "owner@fresh.example")
+    await starting
+
+
+async def test_an_invitation_is_accepted_by_a_process_that_has_not_heard_of_the_tenant(api: World) -> None:
+    answer = await api.operator.post("/platform/tenants", json=tenant_body("fresh", ownerPassword=None))
+    registry: TenantRegistry = api.app.state.registry
+    await registry.stop()
+    await _provision(api)
+    starting = asyncio.create_task(registry.start())
+    accepted = await api.http.post(
+        "/api/auth/invitations/accept",
+        json={"token": answer.json()["ownerInvitation"], "password": "correct horse battery"},
+    )
+    assert accepted.status_code == 200
+    await starting
