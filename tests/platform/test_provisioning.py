@@ -131,13 +131,7 @@ async def test_a_provisioner_whose_connection_is_killed_in_mid_work_leaves_nothi
         running = asyncio.create_task(worker.run())
         try:
             await stall.reached.wait()
-            async with as_admin(api.addresses) as admin:
-                killed = await admin.fetchval(
-                    "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND application_name = 'tenantry-owner'"
-                    " AND state LIKE 'idle in transaction%'"
-                )
-            assert killed == 1
+            await _kill_worker(api)
             assert await _traces(api, operation["tenantId"]) == []
             stall.go_on.set()
 
@@ -151,6 +145,30 @@ async def test_a_provisioner_whose_connection_is_killed_in_mid_work_leaves_nothi
                 await running
     assert await _traces(api, operation["tenantId"]) == ["role", "schema"]
     await api.log_in("killed", "owner@killed.example")
+
+
+async def _kill_worker(api: World) -> None:
+    """End the session that is in the middle of making a tenant; it has just written the owner's role."""
+    async with as_admin(api.addresses) as admin:
+        killed = await admin.fetchval(
+            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'tenantry-owner'"
+            " AND state = 'idle in transaction' AND query LIKE 'INSERT INTO user_role%'"
+        )
+    assert killed == 1
+
+
+async def test_a_provisioner_that_is_stopped_when_its_connection_is_gone_stops(api: World) -> None:
+    await _ask(api, "stopped")
+    stall = Stall()
+    async with provisioner(api, stall) as worker:
+        running = asyncio.create_task(worker.run())
+        await stall.reached.wait()
+        await _kill_worker(api)
+        running.cancel()
+        # Its roll-back fails, and that error must not take the cancellation's place.
+        await asyncio.wait({running}, timeout=10)
+        assert running.cancelled()
 
 
 async def test_two_provisioners_never_take_one_operation(api: World) -> None:

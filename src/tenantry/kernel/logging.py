@@ -7,12 +7,13 @@ exception has become text. Redaction is the second line of defence; the first is
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, TextIO
@@ -22,7 +23,7 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-__all__ = ("REDACTED", "configure_logging", "redact", "scrub")
+__all__ = ("REDACTED", "configure_logging", "log_access", "redact", "scrub")
 
 REDACTED: Final = "***"
 
@@ -131,6 +132,8 @@ def configure_logging(
         if isinstance(other, _Handler) or type(other) is logging.StreamHandler:
             root.removeHandler(other)
     root.addHandler(handler)
+    global _access
+    _access = _access_writer(handler) if format == "json" and root.isEnabledFor(logging.INFO) else None
     # A warning printed by itself would be several lines between our events.
     logging.captureWarnings(True)
     # Rendering is the formatter's: a logger that was cached before the second call is right after it as well.
@@ -146,6 +149,40 @@ def configure_logging(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def log_access(values: dict[str, Any]) -> bool:
+    """Write a request's line without the machinery; False where logging is not configured for that.
+
+    The machinery (a record, the caller's frame, redaction at any depth) cost a fifth of a request's CPU. The line
+    needs none of it: whoever calls names its fields one by one, and none of them is a client's text.
+    """
+    if _access is None:
+        return False
+    _access(values)
+    return True
+
+
+_access: Callable[[dict[str, Any]], None] | None = None
+
+
+def _access_writer(handler: logging.StreamHandler[TextIO]) -> Callable[[dict[str, Any]], None]:
+    encode = msgspec.json.Encoder().encode
+
+    def write(values: dict[str, Any]) -> None:
+        now = dt.datetime.now(dt.UTC).isoformat().replace("+00:00", "Z")
+        line = encode(
+            {"timestamp": now, "level": "info", "logger": "tenantry.access", "event": "request", **values}
+        ).decode()
+        with handler.lock or contextlib.nullcontext():
+            try:
+                handler.stream.write(f"{line}\n")
+                handler.stream.flush()
+            except (OSError, ValueError):
+                # As in `_Handler.handleError`: the stream is gone, and the request shall not go with it.
+                return
+
+    return write
 
 
 def redact(logger: WrappedLogger, method: str, event_dict: EventDict) -> EventDict:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from uuid import uuid4
 
 import structlog
@@ -87,8 +87,15 @@ class Transaction:
         if self._session is not None:
             await self._session.flush()
         self._ended = True
-        with _driver_errors():
-            await greenlet_spawn(self._adapter.commit)
+        await self._end("commit")
+
+    async def _end(self, verb: Literal["commit", "rollback"]) -> None:
+        # What the adapter's commit and rollback do, without the greenlet that they would need around them; the
+        # ORM, if it is there, has flushed, and whoever began the transaction ends it.
+        adapter = self._adapter
+        transaction, adapter._transaction = adapter._transaction, None
+        if transaction is not None:
+            await getattr(transaction, verb)()
 
     async def close(self, *, failed: bool = False) -> None:
         """Roll back unless committed, and give the connection back to the pool.
@@ -108,8 +115,7 @@ class Transaction:
                 self._session.sync_session.expunge_all()
             if not self._ended and not failed and not driver.is_closed():
                 self._ended = True
-                with _driver_errors():
-                    await greenlet_spawn(self._adapter.rollback)
+                await self._end("rollback")
         except Exception as error:
             failed = True
             _log.warning("the roll-back failed; the connection is closed", error=repr(error))

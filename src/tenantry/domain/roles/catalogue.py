@@ -33,9 +33,12 @@ class PermissionCatalogue:
         """What one role grants. A stored permission that no feature declares any more grants nothing."""
         return self._builtin.get(slug, frozenset()) if builtin else self.all.intersection(stored)
 
-    def of_roles(self, builtin: Iterable[str], stored: Iterable[str]) -> frozenset[str]:
-        """What several roles grant together: the built-in ones by name, the others by what they store."""
-        names = tuple(builtin)
-        if len(names) == 1 and not stored:
-            return self._builtin.get(names[0], frozenset())
-        return self.all.intersection(stored).union(*(self._builtin.get(name, frozenset()) for name in names))
+    def of_grants(self, grants: Iterable[str]) -> frozenset[str]:
+        """What several roles grant together: `@<slug>` is a built-in role, `=<name> <name>…` lists permissions."""
+        granted: set[str] = set()
+        for grant in grants:
+            if grant.startswith("@"):
+                granted |= self._builtin.get(grant[1:], frozenset())
+            else:
+                granted |= self.all.intersection(grant[1:].split())
+        return frozenset(granted)

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 import structlog
 from litestar.enums import ScopeType
-from structlog.contextvars import bind_contextvars, clear_contextvars
+from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
 
 from tenantry.kernel.errors import FieldError, ValidationFailedException
 from tenantry.kernel.http.body import BodyBuffer
@@ -20,6 +20,7 @@ from tenantry.kernel.http.fields import NUL_MESSAGE
 from tenantry.kernel.http.headers import secure_headers
 from tenantry.kernel.http.problem import send_problem
 from tenantry.kernel.http.request_id import request_id_for
+from tenantry.kernel.logging import log_access
 from tenantry.kernel.metrics import IN_FLIGHT, UNMATCHED, observe_request
 
 if TYPE_CHECKING:
@@ -111,7 +112,11 @@ class Edge:
             values["tenant"] = tenant.slug
         if (user_id := state.get("user_id")) is not None:
             values["user_id"] = str(user_id)
-        self._info("request", **values)
+        operator = get_contextvars().get("operator")
+        if operator is not None:
+            values["operator"] = operator
+        if not log_access({"request_id": state["request_id"], **values}):
+            self._info("request", **values)
 
 
 def _refuse_nul(query: bytes) -> None:

@@ -103,6 +103,11 @@ class Provisioner:
                 if await self._take_one():
                     continue
             except (OSError, TimeoutError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    # Cancelled in mid-work with the connection gone: the roll-back's error took the cancellation's
+                    # place, and a provisioner that was told to stop would go on.
+                    raise asyncio.CancelledError from error
                 _log.warning("provisioner lost the database", error=repr(error))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_interval):
