@@ -105,15 +105,15 @@ def main(
     except (LoadFailed, ServerFailed, ServerError, SettingsError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     # Only now, and only where a result is to be shown: matplotlib takes a second to import.
-    from benchmarks.report import headline, tables, write
+    from benchmarks import report
 
-    document, plot = write(result)
+    document, plot = report.write(result, report.FOLDER)
     if as_json:
         sys.stdout.write(msgspec.json.format(document.read_bytes()).decode() + "\n")
         return
     console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(headline(result))
-    for table in tables(result):
+    console.print(report.headline(result))
+    for table in report.tables(result):
         console.print(table)
     console.print(f"Written to {document} and {plot}", soft_wrap=True)
 

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import tempfile
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID, uuid5
@@ -26,7 +27,7 @@ from tenantry.kernel.settings import Settings, load_settings
 from tenantry.platform.provisioning.schema import create_schema
 from tenantry.tenancy.bootstrap import bootstrap, harden, with_credentials
 from tenantry.tenancy.database import owner_engine
-from tenantry.tenancy.migrations import head, upgrade
+from tenantry.tenancy.migrations import compile_script, head, upgrade
 from tenantry.tenancy.models import schema_name
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """What a prepared deployment holds; kept beside it, so that `--home` need not be filled twice."""
 
     tenants: int
+    schemas: str
+    """A digest of the migrations: a folder that was filled before they changed is of no use."""
     owner_password: str
     app_password: str
     solo_password: str
@@ -189,7 +192,13 @@ def _known(folder: Path, tenants: int) -> Manifest | None:
     manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     if manifest.tenants != tenants:
         raise ValueError(f"{folder} was filled with {manifest.tenants} tenants, not {tenants}: choose another folder")
+    if manifest.schemas != _schemas():
+        raise ValueError(f"{folder} was filled before the migrations changed: choose another folder")
     return manifest
+
+
+def _schemas() -> str:
+    return sha256((compile_script("shared") + compile_script("tenant")).encode()).hexdigest()
 
 
 def _keep(folder: Path, manifest: Manifest) -> None:
@@ -236,6 +245,7 @@ async def _fill(postgres: EmbeddedPostgres, count: int, progress: Callable[[str,
     progress("Vacuum and checkpoint", 1, 1)
     return Manifest(
         tenants=count,
+        schemas=_schemas(),
         owner_password=owner_password,
         app_password=app_password,
         solo_password=solo_password,

@@ -20,6 +20,8 @@ __all__ = ("ClientName", "Load", "LoadFailed", "choose_client", "run_load", "wri
 
 ClientName = Literal["wrk", "python"]
 
+_ROOT = Path(__file__).parents[1]
+
 # wrk's own latencies: its `-R` sibling corrects for coordinated omission, but closed-loop load is what a ratio needs.
 _LUA = """
 local requests = {}
@@ -80,6 +82,7 @@ def run_load(client: ClientName, port: int, requests: Path, *, connections: int,
     Raises:
         LoadFailed: any of them was not answered with success.
     """
+    requests = requests.absolute()
     if client == "wrk":
         script = requests.parent / "requests.lua"
         script.write_text(_LUA)
@@ -88,7 +91,7 @@ def run_load(client: ClientName, port: int, requests: Path, *, connections: int,
     else:
         command = [sys.executable, "-m", "benchmarks.client", str(port), str(requests), str(connections)]
         command += [str(seconds), str(seed)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 60)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 60, cwd=_ROOT)
     if ran.returncode != 0 or not ran.stdout.strip():
         raise LoadFailed(f"{client} ended with {ran.returncode}: {ran.stderr.strip()[-2000:]}")
     load = msgspec.json.decode(ran.stdout.strip().splitlines()[-1], type=Load)

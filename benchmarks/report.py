@@ -112,7 +112,7 @@ def _profile(result: Result) -> Table:
     return table
 
 
-def write(result: Result, folder: Path = FOLDER) -> tuple[Path, Path]:
+def write(result: Result, folder: Path) -> tuple[Path, Path]:
     """Write the JSON file and the plot, named after the time; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{result.at:%Y%m%dT%H%M%SZ}"

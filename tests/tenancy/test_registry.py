@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from tenantry.features import PROVISION_HOOKS
@@ -54,3 +55,30 @@ async def test_an_invitation_is_accepted_by_a_process_that_has_not_heard_of_the_
     )
     assert accepted.status_code == 200
     await starting
+
+
+async def test_a_registry_that_is_stopped_when_its_connection_is_gone_stops(
+    api: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry: TenantRegistry = api.app.state.registry
+    polling = asyncio.Event()
+
+    async def poll(_: object) -> None:
+        polling.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            # What asyncpg's transaction does when it is left by a cancellation and cannot roll back.
+            raise asyncpg.InterfaceError("connection is closed") from None
+
+    monkeypatch.setattr(registry, "_poll", poll)
+    registry._wake.set()
+    await polling.wait()
+    following, stopping = registry._task, asyncio.create_task(registry.stop())
+    await asyncio.wait({stopping}, timeout=5)
+    stopped = stopping.done()
+    monkeypatch.undo()
+    if following is not None:
+        following.cancel()
+    await stopping
+    assert stopped

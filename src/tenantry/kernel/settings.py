@@ -145,10 +145,15 @@ class Settings(BaseSettings):
         description="Direct address for LISTEN, where database_url is a transaction pooler; unset: database_url.",
     )
     database_pool_size: int = _whole(
-        10, least=1, most=1000, description="Connections each process keeps open.", unit="connections"
+        15, least=1, most=1000, description="Connections each process keeps open.", unit="connections"
     )
     database_max_overflow: int = _whole(
-        5, least=0, most=1000, description="Connections opened above the pool under load.", unit="connections"
+        0,
+        least=0,
+        most=1000,
+        description="Connections opened above the pool under load, each closed as soon as it is given back: a burst "
+        "costs more than a larger pool.",
+        unit="connections",
     )
     database_pool_timeout: float = _seconds(
         5.0, most=300, description="How long a request waits for a connection before it is answered 503."
