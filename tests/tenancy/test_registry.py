@@ -9,6 +9,7 @@ import pytest
 
 from tenantry.features import PROVISION_HOOKS
 from tenantry.platform.provisioning.worker import Provisioner
+from tenantry.tenancy.connection import ScopedConnection
 from tenantry.tenancy.registry import TenantRegistry
 from tests.databases import Template
 from tests.platform.support import open_api, tenant_body
@@ -57,13 +58,17 @@ async def test_an_invitation_is_accepted_by_a_process_that_has_not_heard_of_the_
     await starting
 
 
+@pytest.mark.xfail(strict=True, reason="an error in the place of the cancellation is taken for a lost connection")
 async def test_a_registry_that_is_stopped_when_its_connection_is_gone_stops(
     api: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry: TenantRegistry = api.app.state.registry
-    polling = asyncio.Event()
+    real, polling = registry._poll, asyncio.Event()
 
-    async def poll(_: object) -> None:
+    async def poll(connection: ScopedConnection) -> None:
+        if polling.is_set():
+            await real(connection)
+            return
         polling.set()
         try:
             await asyncio.Event().wait()
@@ -75,9 +80,8 @@ async def test_a_registry_that_is_stopped_when_its_connection_is_gone_stops(
     registry._wake.set()
     await polling.wait()
     following, stopping = registry._task, asyncio.create_task(registry.stop())
-    await asyncio.wait({stopping}, timeout=5)
+    await asyncio.wait({stopping}, timeout=3)
     stopped = stopping.done()
-    monkeypatch.undo()
     if following is not None:
         following.cancel()
     await stopping
