@@ -205,7 +205,8 @@ async def test_an_operation_that_fails_is_tried_again_later_and_in_the_end_given
             assert now["error"] == f"{type(error).__name__}: {str(error).splitlines()[0]}"
             async with as_admin(api.addresses) as admin:
                 row = await admin.fetchrow(
-                    "SELECT payload, extract(epoch FROM not_before - updated_at)::float AS pause FROM platform.operation"
+                    "SELECT payload, extract(epoch FROM not_before - updated_at)::float AS pause"
+                    " FROM platform.operation"
                 )
             assert row is not None
             assert (json.loads(row["payload"]) == {}) == (attempt == 5), "scrubbed once it is over, and not before"

@@ -58,7 +58,6 @@ async def test_an_invitation_is_accepted_by_a_process_that_has_not_heard_of_the_
     await starting
 
 
-@pytest.mark.xfail(strict=True, reason="an error in the place of the cancellation is taken for a lost connection")
 async def test_a_registry_that_is_stopped_when_its_connection_is_gone_stops(
     api: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

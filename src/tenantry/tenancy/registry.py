@@ -176,6 +176,10 @@ class TenantRegistry:
             except asyncio.CancelledError:
                 raise
             except Exception as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    # Told to stop while it asked a connection that was gone: that error took the cancellation's place.
+                    raise asyncio.CancelledError from error
                 # Whatever it is: a registry that stopped following would take the service down with it.
                 _log.warning("tenant registry lost its connection", error=repr(error), retry_in=delay)
                 await asyncio.sleep(delay)
