@@ -259,7 +259,15 @@ def owner_engine(url: str, *, pool_size: int = 2) -> AsyncEngine:
     """The engine of the provisioner and of migrations, which log in as `tenantry_owner`; no serving process has it."""
     return create_async_engine(
         url.replace("postgresql://", "postgresql+asyncpg://", 1),
-        connect_args={"connection_class": DriverConnection, "server_settings": {"application_name": "tenantry-owner"}},
+        connect_args={
+            "connection_class": DriverConnection,
+            "server_settings": {
+                "application_name": "tenantry-owner",
+                # Granting a role locks it until the commit, for the whole cluster: a process that hangs in between
+                # (tried: ten minutes) would keep every other provisioner from making anybody's.
+                "idle_in_transaction_session_timeout": "60000",
+            },
+        },
         pool_size=pool_size,
         hide_parameters=True,
     )
