@@ -84,11 +84,21 @@ class Up:
         stderr = self.end()
         assert self.process.returncode == 0, stderr
         assert "Traceback" not in stderr
+        # A guard ends when it has seen its server end, which may be a moment after `up` has.
+        psutil.wait_procs(self.processes, timeout=5)
         assert not self.left()
         return stderr
 
     def left(self) -> list[psutil.Process]:
-        return [process for process in self.processes if process.is_running() and process.status() != "zombie"]
+        return [process for process in self.processes if lives(process)]
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        # It ended between the two questions.
+        return False
 
 
 def environ_of(process: psutil.Process) -> str:
