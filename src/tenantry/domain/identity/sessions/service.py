@@ -131,13 +131,7 @@ class Authenticator:
             )
             if signed_in is None:
                 raise NotAuthenticatedException(_WRONG)
-            return await self._open(transaction.session, tenant, user.id, user_agent)
-
-    async def open_session(
-        self, session: AsyncSession, tenant: TenantContext, user_id: UUID, *, user_agent: str | None
-    ) -> Issued:
-        """Sign a user in within the caller's transaction, on other evidence than a password."""
-        return await self._open(session, tenant, user_id, user_agent)
+            return await self.open_session(transaction.session, tenant, user.id, user_agent=user_agent)
 
     async def refresh(self, refresh_token: str, *, host_tenant: str | None) -> Issued:
         """Trade a refresh token for a new pair; the old one is spent (RFC 9700 §4.14.2).
@@ -195,9 +189,10 @@ class Authenticator:
         async with self._database.transaction(tenant.read_scope) as transaction:
             return await UserService(session=transaction.session).credentials(email)
 
-    async def _open(
-        self, session: AsyncSession, tenant: TenantContext, user_id: UUID, user_agent: str | None
+    async def open_session(
+        self, session: AsyncSession, tenant: TenantContext, user_id: UUID, *, user_agent: str | None
     ) -> Issued:
+        """Sign a user in within the caller's transaction, who has seen to the evidence."""
         now = datetime.datetime.now(datetime.UTC)
         opened = UserSession(
             id=uuid7(),
