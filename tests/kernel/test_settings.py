@@ -9,18 +9,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tenantry.kernel.settings import PREFIX, Settings, SettingsError, describe, load_settings, redact_url
+from tests.kernel.settings_support import load, problems
 
 SECRET = "hunter2-s3cret"
-
-
-def problems(**variables: str) -> tuple[str, ...]:
-    with pytest.raises(SettingsError) as caught:
-        load_settings({PREFIX + name: value for name, value in variables.items()})
-    return caught.value.problems
-
-
-def load(**variables: str) -> Settings:
-    return load_settings({PREFIX + name: value for name, value in variables.items()})
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -194,6 +185,39 @@ def test_other_redis_addresses_are_refused(url: str) -> None:
 def test_settings_that_do_not_fit_together_are_refused(variables: dict[str, str], message: str) -> None:
     (problem,) = problems(**variables)
     assert message in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most", "words"),
+    [
+        ("WARM_POOL_SIZE", 0, 1000, "a whole number from 0 to 1000 (schemas)"),
+        ("WARM_POOL_BATCH", 1, 100, "a whole number from 1 to 100 (schemas)"),
+        ("DELETION_GRACE", 0, 315_360_000, "a whole number from 0 to 315360000 (seconds)"),
+        ("EXPORT_TTL", 1, 31_536_000, "a whole number from 1 to 31536000 (seconds)"),
+        ("IMPORT_SIZE_LIMIT", 1024, 16 * 2**40, "a whole number from 1024 to 17592186044416 (bytes)"),
+        ("ROLLOUT_CONCURRENCY", 1, 64, "a whole number from 1 to 64 (tenants)"),
+        ("ROLLOUT_ATTEMPTS", 1, 20, "a whole number from 1 to 20 (attempts)"),
+    ],
+)
+def test_a_whole_number_is_taken_up_to_its_bounds(name: str, least: int, most: int, words: str) -> None:
+    for value in (least, most):
+        assert getattr(load(**{name: str(value)}), name.lower()) == value
+    for value in (least - 1, most + 1):
+        assert problems(**{name: str(value)}) == (f"TENANTRY_{name}: got '{value}', expected {words}",)
+
+
+@pytest.mark.parametrize(("name", "most"), [("WARM_POOL_INTERVAL", 3600), ("ROLLOUT_LOCK_TIMEOUT", 600)])
+def test_a_time_is_above_zero_and_bounded(name: str, most: int) -> None:
+    assert getattr(load(**{name: "0.05"}), name.lower()) == 0.05
+    for value in ("0", str(most + 1), "inf"):
+        (problem,) = problems(**{name: value})
+        assert problem == f"TENANTRY_{name}: got '{value}', expected a number above 0 and up to {most} (seconds)"
+
+
+def test_a_deleted_tenant_can_be_undeleted_for_thirty_days_and_an_export_fetched_for_seven() -> None:
+    settings = load_settings({})
+    assert (settings.deletion_grace, settings.export_ttl) == (30 * 86_400, 7 * 86_400)
+    assert settings.import_size_limit == 10 * 2**30
 
 
 def test_retired_keys_stay_for_the_longest_token() -> None:

@@ -1,0 +1,75 @@
+"""The settings as one whole, of groups that each have a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from tenantry.kernel.settings.control import ControlPlane, Rollouts, Storage
+from tenantry.kernel.settings.credentials import Passwords, Tokens
+from tenantry.kernel.settings.fields import PREFIX, is_address, shown
+from tenantry.kernel.settings.servers import PostgreSQL, Redis, Transactions
+from tenantry.kernel.settings.serving import Edge, Logs, Process
+
+__all__ = ("Settings",)
+
+
+class Settings(
+    # From the bottom up: pydantic lists the fields of the last base first, and that is the order operators see.
+    Logs,
+    Passwords,
+    Rollouts,
+    Storage,
+    ControlPlane,
+    Transactions,
+    Edge,
+    Tokens,
+    Redis,
+    PostgreSQL,
+    Process,
+    BaseSettings,
+):
+    """What the service runs with; frozen. Made by `load_settings`; `Settings(port=8001)` reads no environment.
+
+    Times are in seconds, sizes in bytes unless a description says otherwise.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        # A ValidationError prints what it was given, and that may be an address with a password.
+        hide_input_in_errors=True,
+    )
+
+    @property
+    def keyring_path(self) -> Path:
+        """The keyring's file, wherever it was put."""
+        return self.keyring if self.keyring is not None else self.home / "keyring.json"
+
+    @property
+    def storage_address(self) -> str:
+        """URL of the store of archives, wherever it was put; a folder's path is absolute and percent-encoded."""
+        return self.storage_url if self.storage_url is not None else (self.home.absolute() / "storage").as_uri()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # `load_settings` alone reads the environment: a test that builds Settings() is not changed by the shell it
+        # runs in.
+        return (init_settings,)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            yield name, shown(name, value) if is_address(name) else value
