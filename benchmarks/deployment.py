@@ -20,7 +20,7 @@ from uuid_utils.compat import uuid7
 
 from tenantry.dev.postgres import EmbeddedPostgres
 from tenantry.dev.valkey import EmbeddedValkey
-from tenantry.features import PROVISION_HOOKS
+from tenantry.features import PROVISION_HOOKS, SEED_HOOKS
 from tenantry.kernel.feature import Owner
 from tenantry.kernel.security import AUDIENCE_TENANT, Keyring, Tokens
 from tenantry.kernel.settings import Settings, load_settings
@@ -270,6 +270,8 @@ async def _schema(connection: AsyncConnection, tenant_id: UUID, slug: str) -> Dr
     await create_schema(driver, tenant_id)
     session = AsyncSession(connection, expire_on_commit=False, join_transaction_mode="rollback_only")
     owner = Owner(email=f"owner@{slug}.example", id=uuid7(), name="Olive Owner", password_hash="$argon2id$never")
+    for seed in SEED_HOOKS:
+        await seed(session)
     for hook in PROVISION_HOOKS:
         await hook(session, owner)
     await session.flush()

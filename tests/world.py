@@ -16,10 +16,9 @@ import httpx
 from litestar import Litestar
 
 from tenantry.asgi import create_app
-from tenantry.features import PROVISION_HOOKS
 from tenantry.kernel.http import edge
 from tenantry.kernel.settings import Settings, load_settings
-from tenantry.platform.provisioning.worker import Provisioner
+from tenantry.provisioner import create_provisioner
 from tenantry.tenancy.context import TenantContext
 from tenantry.tenancy.database import Database
 from tests.databases import OPERATOR_EMAIL, OPERATOR_PASSWORD, Template
@@ -151,7 +150,7 @@ async def open_world(addresses: Template, home: Path, **overrides: object) -> As
     settings = settings_for(addresses, home, **overrides)
     app = create_app(settings)
     asgi: Any = edge(app, body_limit=settings.request_body_limit, body_timeout=settings.request_body_timeout)
-    provisioner = asyncio.create_task(Provisioner(addresses.owner_url, hooks=PROVISION_HOOKS).run())
+    provisioner = asyncio.create_task(create_provisioner(settings, addresses.owner_url).run())
     try:
         async with (
             app.lifespan(),

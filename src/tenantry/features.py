@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING
 
 from tenantry.domain import roles, tags, teams
 from tenantry.domain.identity import invitations, sessions, users
-from tenantry.platform import operators, plans, provisioning, tenants
+from tenantry.platform import audit, deletion, lifecycle, operators, plans, provisioning, rollouts, tenants
 from tenantry.tenancy.models import SharedBase, TenantBase
 
 if TYPE_CHECKING:
-    from tenantry.kernel.feature import Feature, ProvisionHook
+    from tenantry.kernel.feature import Feature, ProvisionHook, SeedHook
 
-__all__ = ("DOMAIN_FEATURES", "PLATFORM_FEATURES", "PROVISION_HOOKS", "SHARED_METADATA", "TENANT_METADATA")
+__all__ = (
+    "DOMAIN_FEATURES",
+    "PLATFORM_FEATURES",
+    "PROVISION_HOOKS",
+    "SEED_HOOKS",
+    "SHARED_METADATA",
+    "TENANT_METADATA",
+)
 
 DOMAIN_FEATURES: tuple[Feature, ...] = (
     roles.FEATURE,
@@ -22,9 +29,20 @@ DOMAIN_FEATURES: tuple[Feature, ...] = (
     tags.FEATURE,
     teams.FEATURE,
 )
-"""In the order in which their `provision` hooks run: a hook may use the rows of those before it."""
+"""In the order in which their `seed` and then their `provision` hooks run: a hook may use the rows of those before."""
 
-PLATFORM_FEATURES: tuple[Feature, ...] = (plans.FEATURE, tenants.FEATURE, operators.FEATURE, provisioning.FEATURE)
+PLATFORM_FEATURES: tuple[Feature, ...] = (
+    plans.FEATURE,
+    tenants.FEATURE,
+    lifecycle.FEATURE,
+    deletion.FEATURE,
+    rollouts.FEATURE,
+    provisioning.FEATURE,
+    operators.FEATURE,
+    audit.FEATURE,
+)
+
+SEED_HOOKS: tuple[SeedHook, ...] = tuple(feature.seed for feature in DOMAIN_FEATURES if feature.seed is not None)
 
 PROVISION_HOOKS: tuple[ProvisionHook, ...] = tuple(
     feature.provision for feature in DOMAIN_FEATURES if feature.provision is not None

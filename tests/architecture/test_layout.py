@@ -19,10 +19,13 @@ SOMETIMES = frozenset({"jobs.py", "handlers.py", "providers.py", "queries.py"})
 PECULIAR = {
     "domain/identity/sessions": {"throttle.py"},
     "domain/roles": {"catalogue.py"},
-    "platform/provisioning": {"schema.py", "worker.py"},
-    "platform/tenants": {"files.py"},
+    "platform/provisioning": {"creation.py", "operations.py", "schema.py", "worker.py"},
+    "platform/tenants": {"files.py", "lifecycle.py"},
 }
-LACKS = {"platform/tenants": {"models.py"}}  # the tenant is tenancy's
+LACKS = {
+    "platform/lifecycle": {"models.py"},  # it changes what others own
+    "platform/tenants": {"models.py"},  # the tenant is tenancy's
+}
 
 
 def packages(root: Path = SOURCE) -> Iterator[Path]:

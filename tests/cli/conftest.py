@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 import structlog
 
-from tenantry.features import PROVISION_HOOKS
-from tenantry.platform.provisioning.worker import Provisioner
+from tenantry.kernel.settings import load_settings
+from tenantry.provisioner import create_provisioner
 from tests.cli.support import environment
 from tests.databases import Template, drop_database
 from tests.servers import make_database_name
@@ -38,13 +38,13 @@ def env(database_addresses: Template, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def provisioner(database_addresses: Template) -> Iterator[None]:
+def provisioner(database_addresses: Template, env: dict[str, str]) -> Iterator[None]:
     """A provisioner at work on it, in a thread of its own: commands run loops of their own in this one."""
     ready = threading.Event()
     stop: list[Callable[[], object]] = []
 
     async def work() -> None:
-        task = asyncio.create_task(Provisioner(database_addresses.owner_url, hooks=PROVISION_HOOKS).run())
+        task = asyncio.create_task(create_provisioner(load_settings(env), database_addresses.owner_url).run())
         loop = asyncio.get_running_loop()
         stop.append(lambda: loop.call_soon_threadsafe(task.cancel))
         ready.set()

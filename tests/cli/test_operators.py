@@ -16,14 +16,14 @@ def test_an_operator_is_created_and_listed(env: Env) -> None:
         "create",
         "Ops@Example.com",
         "--role",
-        "admin",
+        "operator",
         "--password-stdin",
         "--json",
         env=env,
         stdin=PASSWORD,
     )
     made = answer(result)
-    assert (made["email"], made["role"], made["isActive"]) == ("ops@example.com", "admin", True)
+    assert (made["email"], made["role"], made["isActive"]) == ("ops@example.com", "operator", True)
     assert PASSWORD not in result.output
     assert "argon2" not in result.output
     rows = answer(run("operators", "list", "--json", env=env))
@@ -48,7 +48,7 @@ def test_an_address_has_one_account(env: Env) -> None:
     ],
 )
 def test_a_bad_password_or_address_is_refused(env: Env, email: str, password: str, message: str) -> None:
-    result = run("operators", "create", email, "--role", "viewer", "--password-stdin", env=env, stdin=password)
+    result = run("operators", "create", email, "--role", "auditor", "--password-stdin", env=env, stdin=password)
     assert message in refused(result, ExitCode.USAGE)
     assert len(answer(run("operators", "list", "--json", env=env))) == 1
 
@@ -59,5 +59,5 @@ def test_a_password_is_never_taken_without_being_told_from_where(env: Env) -> No
 
 
 def test_quiet_prints_nothing(env: Env) -> None:
-    arguments = ["operators", "create", "ops@example.com", "--role", "viewer", "--password-stdin", "--quiet"]
+    arguments = ["operators", "create", "ops@example.com", "--role", "auditor", "--password-stdin", "--quiet"]
     assert run(*arguments, env=env, stdin=PASSWORD).output == ""

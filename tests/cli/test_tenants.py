@@ -126,7 +126,7 @@ def test_suspending_and_resuming_change_the_state_and_refuse_to_do_so_twice(env:
     create(env, "acme", "--quiet")
     suspended = answer(run("tenants", "suspend", "acme", "--reason", "unpaid", "--json", env=env))
     assert (suspended["status"], suspended["statusReason"]) == ("suspended", "unpaid")
-    assert "'acme' is suspended, not active." in refused(run("tenants", "suspend", "acme", env=env), ExitCode.CONFLICT)
+    assert "'acme' is suspended: suspend is not possible" in refused(run("tenants", "suspend", "acme", env=env), ExitCode.CONFLICT)
     resumed = run("tenants", "resume", "acme", env=env)
     assert resumed.stdout == "acme (Acme) is active, on the plan free.\n"
     assert "not suspended" in refused(run("tenants", "resume", "acme", env=env), ExitCode.CONFLICT)

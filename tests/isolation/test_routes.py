@@ -488,7 +488,7 @@ async def test_operators_without_the_permission_are_refused(pair: Pair) -> None:
     times = ScopeTimes()
     async with pair.world.database.transaction(control_scope(times, read_only=False)) as transaction:
         transaction.session.add(
-            Operator(id=viewer_id, email=f"{viewer_id.hex}@example.com", hashed_password="none", role="viewer")
+            Operator(id=viewer_id, email=f"{viewer_id.hex}@example.com", hashed_password="none", role="auditor")
         )
     token, _ = tokens.issue(audience=AUDIENCE_PLATFORM, sub=viewer_id, ttl=600)
     looking = Caller(pair.world.http, token)

@@ -12,13 +12,30 @@ import asyncpg
 import httpx
 
 from tenantry.asgi import create_app
+from tenantry.features import PROVISION_HOOKS, SEED_HOOKS
+from tenantry.kernel.feature import ProvisionHook
 from tenantry.kernel.http import edge
+from tenantry.platform.provisioning.creation import CreateHandler
+from tenantry.platform.provisioning.operations import StepListener
+from tenantry.platform.provisioning.worker import Provisioner
 from tests.databases import OPERATOR_EMAIL, OPERATOR_PASSWORD, Template
 from tests.world import Caller, World, settings_for
 
-__all__ = ("as_admin", "eventually", "open_api", "tenant_body")
+__all__ = ("as_admin", "eventually", "make_provisioner", "open_api", "tenant_body")
 
 T = TypeVar("T")
+
+
+def make_provisioner(
+    addresses: Template, *hooks: ProvisionHook, poll_interval: float = 1.0, listener: StepListener | None = None
+) -> Provisioner:
+    """A provisioner that makes tenants, and does nothing by itself; `hooks` run after the features' own."""
+    return Provisioner(
+        addresses.owner_url,
+        handlers=(CreateHandler(seeds=SEED_HOOKS, hooks=(*PROVISION_HOOKS, *hooks)),),
+        poll_interval=poll_interval,
+        listener=listener,
+    )
 
 
 async def eventually(ask: Callable[[], Awaitable[T]], seconds: float) -> T:

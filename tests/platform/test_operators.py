@@ -59,28 +59,28 @@ async def test_an_unknown_operator_and_a_wrong_password_answer_alike(world: Worl
     assert bodies == [bodies[0]] * 3
 
 
-async def test_a_viewer_looks_and_changes_nothing(world: World, acme: TenantHandle, add_operator: Add) -> None:
-    viewer = await add_operator("viewer", "viewer")
+async def test_an_auditor_looks_and_changes_nothing(world: World, acme: TenantHandle, add_operator: Add) -> None:
+    auditor = await add_operator("auditor", "auditor")
     for path in ("/platform/tenants", f"/platform/tenants/{acme.slug}", "/platform/plans"):
-        assert (await viewer.get(path)).status_code == 200
-    for method, path, body in (
-        ("POST", "/platform/tenants", tenant_body("viewers-own")),
-        ("PATCH", f"/platform/tenants/{acme.slug}", {"name": "Mine"}),
-        ("POST", f"/platform/tenants/{acme.slug}/suspend", {}),
-        ("POST", f"/platform/tenants/{acme.slug}/resume", None),
+        assert (await auditor.get(path)).status_code == 200
+    for method, path, body, permission in (
+        ("POST", "/platform/tenants", tenant_body("auditors-own"), "tenants:write"),
+        ("PATCH", f"/platform/tenants/{acme.slug}", {"name": "Mine"}, "tenants:write"),
+        ("POST", f"/platform/tenants/{acme.slug}/suspend", {}, "tenants:suspend"),
+        ("POST", f"/platform/tenants/{acme.slug}/resume", None, "tenants:suspend"),
     ):
-        answer = await viewer.request(method, path, json=body)
-        assert (answer.status_code, answer.json().get("permission")) == (403, "tenants:write"), path
-    assert (await world.operator.get("/platform/tenants/viewers-own")).status_code == 404
+        answer = await auditor.request(method, path, json=body)
+        assert (answer.status_code, answer.json().get("permission")) == (403, permission), path
+    assert (await world.operator.get("/platform/tenants/auditors-own")).status_code == 404
 
 
 async def test_an_administrator_runs_tenants(acme: TenantHandle, add_operator: Add) -> None:
-    admin = await add_operator("admin", "admin")
+    admin = await add_operator("operator", "operator")
     assert (await admin.patch(f"/platform/tenants/{acme.slug}", json={"name": "Acme Inc"})).status_code == 200
 
 
 async def test_a_deactivated_operator_is_out_with_the_next_request(world: World, add_operator: Add) -> None:
-    gone = await add_operator("gone", "admin")
+    gone = await add_operator("gone", "operator")
     scope = control_scope(scope_times(world.settings), read_only=False)
     async with world.database.transaction(scope) as transaction:
         await transaction.connection.fetch(

@@ -11,11 +11,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenantry.features import PROVISION_HOOKS
 from tenantry.kernel.feature import Owner, ProvisionHook
 from tenantry.platform.provisioning.worker import Provisioner
 from tests.databases import Template
-from tests.platform.support import as_admin, eventually, open_api, tenant_body
+from tests.platform.support import as_admin, eventually, make_provisioner, open_api, tenant_body
 from tests.world import World
 
 
@@ -28,7 +27,7 @@ async def api(database_addresses: Template, tmp_path: Path) -> AsyncIterator[Wor
 
 @asynccontextmanager
 async def provisioner(api: World, *more: ProvisionHook) -> AsyncIterator[Provisioner]:
-    made = Provisioner(api.addresses.owner_url, hooks=(*PROVISION_HOOKS, *more), poll_interval=0.05)
+    made = make_provisioner(api.addresses, *more, poll_interval=0.05)
     try:
         yield made
     finally:
@@ -262,7 +261,7 @@ async def test_a_running_provisioner_is_woken_and_does_not_wait_for_its_poll(
     database_addresses: Template, tmp_path: Path
 ) -> None:
     async with open_api(database_addresses, tmp_path, provision_wait=20) as api:
-        slow = Provisioner(database_addresses.owner_url, hooks=PROVISION_HOOKS, poll_interval=600)
+        slow = make_provisioner(database_addresses, poll_interval=600)
         running = asyncio.create_task(slow.run())
         try:
             async with as_admin(api.addresses) as admin:

@@ -7,12 +7,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tenantry.features import PROVISION_HOOKS
-from tenantry.platform.provisioning.worker import Provisioner
 from tenantry.tenancy.connection import ScopedConnection
 from tenantry.tenancy.registry import TenantRegistry
 from tests.databases import Template
-from tests.platform.support import open_api, tenant_body
+from tests.platform.support import make_provisioner, open_api, tenant_body
 from tests.world import World
 
 
@@ -23,7 +21,7 @@ async def api(database_addresses: Template, tmp_path: Path) -> AsyncIterator[Wor
 
 
 async def _provision(api: World) -> None:
-    worker = Provisioner(api.addresses.owner_url, hooks=PROVISION_HOOKS)
+    worker = make_provisioner(api.addresses)
     try:
         assert await worker.work_off() == 1
     finally:

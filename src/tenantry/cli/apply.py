@@ -10,6 +10,7 @@ import rich_click as click
 from tenantry.cli.control import control_plane
 from tenantry.cli.output import json_option, print_json, print_table, quiet_option
 from tenantry.cli.problems import ExitCode
+from tenantry.platform.audit.service import cli_actor
 from tenantry.platform.tenants.files import Applied, read_folder
 from tenantry.platform.tenants.files import apply as apply_files
 
@@ -39,7 +40,7 @@ def apply(folder: Path, as_json: bool, quiet: bool) -> ExitCode:
                 read_scope=control.read_scope,
                 write_scope=control.write_scope,
                 creator=control.creator,
-                requested_by="cli",
+                requested_by=cli_actor(),
                 wait=control.settings.provision_wait,
             )
 

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, text
 
 from tenantry.cli.control import control_plane
 from tenantry.cli.demo import DemoLogin, make_operator, make_organizations, owner_passwords, working_logins
+from tenantry.platform.audit.service import cli_actor
 from tenantry.platform.tenants.files import Applied, TenantFiles, apply, read_folder
 from tenantry.tenancy.database import owner_engine
 from tenantry.tenancy.migrations import head, upgrade
@@ -55,7 +56,7 @@ async def fill(settings: Settings, folder: Path | None, *, demo: bool) -> tuple[
             read_scope=control.read_scope,
             write_scope=control.write_scope,
             creator=control.creator,
-            requested_by="cli",
+            requested_by=cli_actor(),
             owner_passwords=owner_passwords() if made else None,
             wait=settings.provision_wait,
         )

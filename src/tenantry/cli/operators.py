@@ -39,13 +39,16 @@ def operators() -> None:
     """Create and list the people who run the platform."""
 
 
-@operators.command(epilog="Example: tenantry operators create ops@example.com --role admin --password-stdin < password")
+@operators.command(
+    epilog="Example: tenantry operators create ops@example.com --role operator --password-stdin < password"
+)
 @click.argument("email")
 @click.option(
     "--role",
     type=click.Choice(OPERATOR_ROLES),
     required=True,
-    help="owner: everything; admin: tenants; viewer: looks, and changes nothing.",
+    help="owner: everything; operator: tenants and rollouts; support: looks, suspends and resumes; auditor: looks, and "
+    "reads the audit trail.",
 )
 @click.option("--password-stdin", is_flag=True, help="Read the password from stdin; without it, it is asked for.")
 @json_option

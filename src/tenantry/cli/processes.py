@@ -82,7 +82,7 @@ def provisioner() -> None:
     Needs TENANTRY_DATABASE_OWNER_URL. Any number may run. SIGTERM ends it; work that is under way is rolled back and
     done by the next one.
     """
-    settings = complete(load_settings(), owner=True, redis=False)
+    settings = complete(load_settings(), owner=True)
     if settings.database_owner_url is None:
         raise SettingsError(["TENANTRY_DATABASE_OWNER_URL: expected an address"])
     asyncio.run(_provision(settings, settings.database_owner_url.get_secret_value()))
@@ -94,12 +94,11 @@ async def _provision(settings: Settings, owner_url: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     # After the handlers: the imports take a second or two, and a SIGTERM meanwhile is not to be an error.
-    from tenantry.features import PROVISION_HOOKS
     from tenantry.kernel.logging import configure_logging
-    from tenantry.platform.provisioning.worker import Provisioner
+    from tenantry.provisioner import create_provisioner
 
     configure_logging(settings.log_level, settings.log_format)
-    work = asyncio.create_task(Provisioner(owner_url, hooks=PROVISION_HOOKS).run())
+    work = asyncio.create_task(create_provisioner(settings, owner_url).run())
     waiting = asyncio.create_task(stopped.wait())
     await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()

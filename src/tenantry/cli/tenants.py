@@ -13,6 +13,7 @@ from tenantry.cli.output import checked, json_option, print_fields, print_json, 
 from tenantry.cli.problems import CommandError, ExitCode
 from tenantry.kernel.schema import changes
 from tenantry.kernel.service import to_struct
+from tenantry.platform.audit.service import cli_actor
 from tenantry.platform.tenants.schemas import SuspendPayload, TenantCreate, TenantRead, TenantUpdate
 from tenantry.platform.tenants.service import TenantService
 from tenantry.tenancy.models import TENANT_STATES, Tenant
@@ -94,7 +95,7 @@ def create(
                 owner_email=data.owner_email,
                 owner_name=data.owner_name,
                 owner_password=data.owner_password,
-                requested_by="cli",
+                requested_by=cli_actor(),
                 wait=wait,
             )
         return TenantCreatedRead(
@@ -178,7 +179,7 @@ def suspend(slug: str, reason: str | None, as_json: bool, quiet: bool) -> None:
     Ends with 4 where it is not active.
     """
     payload = checked(SuspendPayload, reason=reason)
-    _change(lambda service: service.suspend(slug, payload.reason), as_json=as_json, quiet=quiet)
+    _change(lambda service: service.suspend(slug, payload.reason, actor=cli_actor()), as_json=as_json, quiet=quiet)
 
 
 @tenants.command(epilog="Example: tenantry tenants resume acme")
@@ -190,7 +191,7 @@ def resume(slug: str, as_json: bool, quiet: bool) -> None:
 
     Ends with 4 where it is not suspended.
     """
-    _change(lambda service: service.resume(slug), as_json=as_json, quiet=quiet)
+    _change(lambda service: service.resume(slug, actor=cli_actor()), as_json=as_json, quiet=quiet)
 
 
 @tenants.command(epilog="Example: tenantry tenants update acme --plan enterprise")
@@ -205,7 +206,7 @@ def update(slug: str, name: str | None, plan: str | None, new_slug: str | None, 
     data = checked(TenantUpdate, name=name, plan=plan, slug=new_slug)
     if not changes(data):
         raise CommandError("nothing to change: give --name, --plan or --slug", ExitCode.USAGE)
-    _change(lambda service: service.change(slug, changes(data)), as_json=as_json, quiet=quiet)
+    _change(lambda service: service.change(slug, changes(data), actor=cli_actor()), as_json=as_json, quiet=quiet)
 
 
 def _change(change: Callable[[TenantService], Awaitable[Tenant]], *, as_json: bool, quiet: bool) -> None:

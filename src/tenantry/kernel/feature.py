@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from litestar import Controller
     from sqlalchemy.ext.asyncio import AsyncSession
 
-__all__ = ("Feature", "Owner", "Permission", "ProvisionHook")
+__all__ = ("Feature", "Owner", "Permission", "ProvisionHook", "SeedHook")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class Owner:
 
 
 ProvisionHook = Callable[["AsyncSession", Owner], Awaitable[None]]
+SeedHook = Callable[["AsyncSession"], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,9 @@ class Feature:
 
     `identifiers` maps the name of an id as it appears in a path or a body (`team_id`, `user_id`) to the model that it
     identifies: the isolation suite plants a foreign row for each and tries it on every route.
-    `provision` runs inside the transaction that creates a tenant, after its tables exist.
+    `seed` writes the rows that every tenant begins with, when its schema is made, ahead of need: it knows of no tenant.
+    `provision` writes those that depend on the owner, in the transaction in which the tenant becomes active; it may
+    run in a process that serves, so it is quick and writes nothing but rows.
     """
 
     name: str
@@ -62,4 +65,5 @@ class Feature:
     models: tuple[type[Any], ...] = ()
     permissions: tuple[Permission, ...] = ()
     identifiers: Mapping[str, type[Any]] = field(default_factory=dict)
+    seed: SeedHook | None = None
     provision: ProvisionHook | None = None

@@ -65,6 +65,7 @@ def create_list_query(
     default: str,
     descending: bool = False,
     search_elsewhere: bool = False,
+    others: Sequence[str] = (),
 ) -> Provide:
     """The dependency that reads a list's query parameters, documented and checked.
 
@@ -74,12 +75,13 @@ def create_list_query(
         default: the attribute to sort by when the client does not say.
         descending: the order when the client does not say.
         search_elsewhere: the searched attributes are another model's, and the handler adds the filter itself.
+        others: the parameters, in camelCase, that the handler reads itself.
     """
     attributes = {camel(name): name for name in sortable}
     default_order: Literal["asc", "desc"] = "desc" if descending else "asc"
     own = () if search_elsewhere else tuple(searched)
 
-    known = frozenset({"page", "pageSize", "orderBy", "sortOrder", "search"})
+    known = frozenset({"page", "pageSize", "orderBy", "sortOrder", "search", *others})
 
     def provide_list_query(
         request: Request[Any, Any, Any],

@@ -11,6 +11,7 @@ from litestar.exceptions import ImproperlyConfiguredException
 
 from tenantry.kernel.errors import NotAuthenticatedException
 from tenantry.kernel.security import AUDIENCE_PLATFORM, InvalidToken, Tokens
+from tenantry.tenancy.guards import principal_of
 from tenantry.tenancy.request import RequestTransaction, bearer_token, is_safe, keep_request_transaction
 
 if TYPE_CHECKING:
@@ -22,11 +23,18 @@ if TYPE_CHECKING:
     from tenantry.tenancy.database import Database
     from tenantry.tenancy.scope import Scope as DatabaseScope
 
-__all__ = ("OPERATOR_PERMISSIONS", "OperatorPrincipal", "PlatformMiddleware", "load_operator_principal")
+__all__ = ("OPERATOR_PERMISSIONS", "OperatorPrincipal", "PlatformMiddleware", "actor_of", "load_operator_principal")
 
-_READ = frozenset({"plans:read", "tenants:read", "operations:read"})
-_RUN = _READ | {"tenants:write"}
-OPERATOR_PERMISSIONS = {"viewer": _READ, "admin": _RUN, "owner": _RUN | {"operators:read", "operators:write"}}
+_READ = frozenset({"plans:read", "tenants:read", "operations:read", "rollouts:read"})
+_SUPPORT = _READ | {"tenants:suspend"}
+_RUN = _SUPPORT | {"tenants:write", "tenants:export", "rollouts:write", "audit:read"}
+OPERATOR_PERMISSIONS = {
+    "auditor": _READ | {"audit:read", "operators:read"},
+    "support": _SUPPORT,
+    "operator": _RUN,
+    # What cannot be undone, and who may do anything at all, is the owners' alone.
+    "owner": _RUN | {"tenants:purge", "operators:read", "operators:write"},
+}
 
 _OPERATOR = "SELECT email, role FROM operator WHERE id = $1 AND is_active"
 
@@ -40,6 +48,15 @@ class OperatorPrincipal:
     role: str
     permissions: frozenset[str]
     is_superuser: bool = False
+
+
+def actor_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    """The caller as the audit trail names them.
+
+    Raises:
+        NotAuthenticatedException: there is none.
+    """
+    return f"operator:{principal_of(connection).id}"
 
 
 async def load_operator_principal(

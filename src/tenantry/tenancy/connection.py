@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from tenantry.tenancy.scope import Scope, ScopeError
+from tenantry.tenancy.scope import CONTROL_ROLE, Scope, ScopeError
 
 if TYPE_CHECKING:
     from asyncpg.connect_utils import _ClientConfiguration, _ConnectionParameters
@@ -67,6 +67,8 @@ class ScopedConnection(DriverConnection):
     """A connection whose transactions each take a `Scope`, given beforehand by `arm` and used once."""
 
     _armed: Scope | None = None
+    _scope: Scope | None = None
+    """Of the transaction that is open."""
     _top_xact: Any
 
     def arm(self, scope: Scope) -> None:
@@ -119,7 +121,7 @@ class ScopedConnection(DriverConnection):
             self.terminate()
             raise ScopeError("a transaction was begun without a scope; the connection has been closed")
         try:
-            return await super().execute(scope.begin(mode), timeout=timeout)
+            status = await super().execute(scope.begin(mode), timeout=timeout)
         except asyncpg.InvalidParameterValueError as error:
             # The same code as for a value that a client has sent, which this is not: the role is gone.
             self.terminate()
@@ -127,8 +129,39 @@ class ScopedConnection(DriverConnection):
         except BaseException:
             self.terminate()
             raise
+        self._scope = scope
+        return status
+
+    async def descend(self, scope: Scope) -> None:
+        """Go on inside the open transaction as one tenant, out of the control plane's scope; there is no way back.
+
+        What the control plane decides about a tenant and what is written in its schema thus commit together.
+
+        Raises:
+            ScopeError: no transaction of the control plane is open, or the scope is no tenant's. The connection is
+                closed then, and likewise where the scope cannot be taken.
+        """
+        current = self._scope
+        if (
+            current is None
+            or current.role != CONTROL_ROLE
+            or current.read_only
+            or not self.is_in_transaction()
+            or not scope.is_tenant
+        ):
+            self.terminate()
+            raise ScopeError("only a writing transaction of the control plane may go on as a tenant")
+        # Before the answer: whatever becomes of it, the control plane's rights are not to be asked for again.
+        self._scope = None
+        try:
+            await super().execute(scope.enter())
+        except BaseException:
+            self.terminate()
+            raise
+        self._scope = scope
 
     async def _end(self, verb: str, timeout: float | None) -> str:  # noqa: ASYNC109
+        self._scope = None
         try:
             status = await super().execute(verb, timeout=timeout)
         except asyncpg.PostgresError:

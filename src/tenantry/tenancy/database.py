@@ -77,6 +77,16 @@ class Transaction:
             )
         return self._session
 
+    async def descend(self, scope: Scope) -> None:
+        """Flush what the session holds for the control plane, and go on as one tenant; see `ScopedConnection`.
+
+        Raises:
+            ScopeError: the transaction is not the control plane's, or the scope is no tenant's.
+        """
+        if self._session is not None:
+            await self._session.flush()
+        await self._driver.descend(scope)
+
     async def commit(self) -> None:
         """Flush what the session holds and commit.
 

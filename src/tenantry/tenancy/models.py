@@ -18,9 +18,11 @@ from sqlalchemy import (
     Constraint,
     FetchedValue,
     ForeignKey,
+    Index,
     MetaData,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.ext.asyncio import AsyncAttrs
 from sqlalchemy.orm import Mapped, mapped_column
@@ -104,6 +106,7 @@ class Tenant(SharedBase):
         length_check("name", 200, minimum=1),
         length_check("status_reason", 1000),
         one_of_check("status", TENANT_STATES),
+        Index("ix_tenant_purge_after", "purge_after", postgresql_where=text("status = 'purging'")),
     )
 
     slug: Mapped[str] = mapped_column(Text)
@@ -114,6 +117,13 @@ class Tenant(SharedBase):
     plan: Mapped[str] = mapped_column(Text, ForeignKey(f"{SHARED_SCHEMA}.plan.slug"))
     owner_email: Mapped[str] = mapped_column(Text)
     revision: Mapped[str | None] = mapped_column(Text)
+    """The ledger's copy of the schema's `alembic_version`, written in the same transaction; None without a schema."""
+    archive_key: Mapped[str | None] = mapped_column(Text)
+    """Where the data of an archived tenant lie in the storage; None while they are in its schema."""
+    status_before: Mapped[str | None] = mapped_column(Text)
+    """What `undelete` brings a deleted tenant back to."""
+    purge_after: Mapped[datetime.datetime | None]
+    """When the grace time of a deleted tenant ends."""
     changed_xid: Mapped[int] = mapped_column(
         BigInteger, index=True, server_default=FetchedValue(), server_onupdate=FetchedValue()
     )

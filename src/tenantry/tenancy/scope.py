@@ -11,6 +11,7 @@ SHARED_SCHEMA = "platform"
 CONTROL_ROLE = "tenantry_control"
 
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_TENANT_ROLE = re.compile(r"t_[0-9a-f]{32}")
 _MODE = re.compile(r"[A-Z ]*")
 
 
@@ -51,6 +52,15 @@ class Scope:
             if value:
                 parts.append(f"SET LOCAL {name} TO {int(value)}")
         object.__setattr__(self, "_settings", "; ".join(parts))
+
+    @property
+    def is_tenant(self) -> bool:
+        """Whether the role is one tenant's, and the path leads to its schema alone."""
+        return self.role == self.search_path and _TENANT_ROLE.fullmatch(self.role) is not None
+
+    def enter(self) -> str:
+        """The message that takes the scope inside an open transaction."""
+        return self._settings
 
     def begin(self, mode: str = "") -> str:
         """The one message that opens the transaction and scopes it.

@@ -11,5 +11,5 @@ FEATURE = Feature(
     models=(Role, UserRole),
     permissions=(Permission("roles:read", "See roles and what they permit.", roles=("admin", "member", "viewer")),),
     identifiers={"role_id": Role},
-    provision=seed_builtin_roles,
+    seed=seed_builtin_roles,
 )

@@ -14,8 +14,6 @@ from tenantry.kernel.service import Service
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from tenantry.kernel.feature import Owner
-
 __all__ = ("RoleService", "seed_builtin_roles")
 
 
@@ -29,7 +27,7 @@ class RoleService(Service[Role]):
     match_fields = ["slug"]
 
 
-async def seed_builtin_roles(session: AsyncSession, _: Owner) -> None:
+async def seed_builtin_roles(session: AsyncSession) -> None:
     """Give a new organization its built-in roles."""
     await session.execute(
         insert(Role),

@@ -11,7 +11,8 @@ from tenantry.tenancy.models import SharedBase, length_check, one_of_check
 
 __all__ = ("OPERATOR_ROLES", "Operator")
 
-OPERATOR_ROLES = ("owner", "admin", "viewer")
+OPERATOR_ROLES = ("owner", "operator", "support", "auditor")
+"""What each may do is in `tenantry.platform.access`."""
 
 
 class Operator(SharedBase):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from tenantry.kernel.schema import BaseStruct
@@ -17,6 +17,9 @@ class OperationRead(BaseStruct):
     status: Literal["pending", "done", "failed"]
     tenant_id: UUID
     error: str | None
+    result: dict[str, Any] | None
+    """What came of it; depends on the kind."""
     attempts: int
+    requested_by: str
     created_at: datetime
     finished_at: datetime | None

@@ -6,31 +6,28 @@ import asyncio
 import contextlib
 import datetime
 from typing import TYPE_CHECKING, Any, cast
-from uuid import UUID
 
 import asyncpg
 import structlog
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from tenantry.kernel.feature import Owner
 from tenantry.platform.provisioning.models import Operation
-from tenantry.platform.provisioning.schema import create_schema
+from tenantry.platform.provisioning.operations import OPERATION_CHANNEL, OperationFailed, Work
 from tenantry.tenancy.connection import DriverConnection
 from tenantry.tenancy.database import owner_engine
-from tenantry.tenancy.migrations import head
-from tenantry.tenancy.models import Tenant, schema_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from tenantry.kernel.feature import ProvisionHook
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ("OPERATION_CHANNEL", "Provisioner")
+    from tenantry.platform.provisioning.operations import Chore, OperationHandler, StepListener
 
-OPERATION_CHANNEL = "tenantry_operation"
+__all__ = ("Provisioner",)
+
 _ATTEMPTS = 5
+_LOST = (OSError, TimeoutError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _log = structlog.get_logger(__name__)
 
@@ -47,16 +44,21 @@ class Provisioner:
         self,
         owner_url: str,
         *,
-        hooks: Sequence[ProvisionHook],
+        handlers: Sequence[OperationHandler],
+        chores: Sequence[Chore] = (),
         concurrency: int = 2,
         poll_interval: float = 1.0,
+        listener: StepListener | None = None,
     ) -> None:
-        """`hooks` give a new tenant its first rows, in this order; `poll_interval` is in seconds."""
+        """`poll_interval` is in seconds; `listener` is told of every step of every operation."""
         self._url = owner_url
-        self._engine = owner_engine(owner_url, pool_size=concurrency)
-        self._hooks = tuple(hooks)
+        # An operation may need a second connection for as long as it runs, and a chore one of its own.
+        self._engine = owner_engine(owner_url, pool_size=2 * concurrency + len(chores))
+        self._handlers = {handler.kind: handler for handler in handlers}
+        self._chores = tuple(chores)
         self._concurrency = concurrency
         self._poll_interval = poll_interval
+        self._listener = listener
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -66,6 +68,8 @@ class Provisioner:
                 group.create_task(self._listen())
                 for _ in range(self._concurrency):
                     group.create_task(self._work())
+                for chore in self._chores:
+                    group.create_task(self._do_chore(chore))
         finally:
             await self._engine.dispose()
 
@@ -99,26 +103,52 @@ class Provisioner:
     async def _work(self) -> None:
         while True:
             self._wake.clear()
-            try:
-                if await self._take_one():
-                    continue
-            except (OSError, TimeoutError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    # Cancelled in mid-work with the connection gone: the roll-back's error took the cancellation's
-                    # place, and a provisioner that was told to stop would go on.
-                    raise asyncio.CancelledError from error
-                _log.warning("provisioner lost the database", error=repr(error))
+            if await self._outlive(self._take_one, "provisioner lost the database"):
+                continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_interval):
                     await self._wake.wait()
+
+    async def _do_chore(self, chore: Chore) -> None:
+        while True:
+            if not await self._outlive(lambda: chore.run(self._engine), f"{chore.name} failed"):
+                await asyncio.sleep(chore.interval)
+
+    async def _outlive(self, work: Callable[[], Awaitable[bool]], complaint: str) -> bool:
+        """Do a piece of work; a loss of the database costs that piece alone."""
+        try:
+            return await work()
+        except Exception as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # Cancelled in mid-work with the connection gone: the roll-back's error took the cancellation's
+                # place, and a provisioner that was told to stop would go on.
+                raise asyncio.CancelledError from error
+            if isinstance(error, _LOST):
+                _log.warning(complaint, error=repr(error))
+            else:
+                # A bug of one chore must not end the process that makes everybody's schemas.
+                _log.exception(complaint)
+            return False
 
     async def _take_one(self) -> bool:
         async with self._engine.connect() as connection, connection.begin():
             row = (
                 await connection.execute(
-                    select(Operation.id, Operation.kind, Operation.tenant_id, Operation.payload, Operation.attempts)
-                    .where(Operation.status == "pending", Operation.not_before <= text("now()"))
+                    select(
+                        Operation.id,
+                        Operation.kind,
+                        Operation.tenant_id,
+                        Operation.payload,
+                        Operation.requested_by,
+                        Operation.attempts,
+                    )
+                    .where(
+                        Operation.status == "pending",
+                        Operation.not_before <= text("now()"),
+                        # What a newer release has written down waits for a newer provisioner.
+                        Operation.kind.in_(self._handlers),
+                    )
                     .order_by(Operation.created_at)
                     .limit(1)
                     .with_for_update(skip_locked=True)
@@ -127,61 +157,68 @@ class Provisioner:
             if row is None:
                 return False
             log = _log.bind(operation=str(row.id), kind=row.kind, tenant_id=str(row.tenant_id))
+            handler = self._handlers[row.kind]
+            work = await self._work_of(connection, row)
+            await work.step("taken")
             try:
                 async with connection.begin_nested():
-                    await self._create(connection, row.tenant_id, row.payload)
+                    result = await handler.run(work)
+                    # The handler's search_path is undone with a roll-back, not with a success.
+                    await work.driver.execute("SET LOCAL search_path TO DEFAULT")
             except Exception as error:
-                # Whatever it is: a hook's bug that got away would end the provisioner, again at each new start.
-                await self._failed(connection, row, error)
-                log.exception("operation failed", attempt=row.attempts + 1)
+                # Whatever it is: a bug that got away would end the provisioner, again at each new start.
+                await self._failed(connection, handler, row, error)
+                if isinstance(error, OperationFailed):
+                    log.warning("operation refused", reason=str(error))
+                else:
+                    log.exception("operation failed", attempt=row.attempts + 1)
             else:
                 await connection.execute(
                     update(Operation)
                     .where(Operation.id == row.id)
-                    .values(status="done", attempts=row.attempts + 1, payload={}, error=None, finished_at=text("now()"))
+                    .values(
+                        status="done",
+                        attempts=row.attempts + 1,
+                        payload={},
+                        result=None if result is None else dict(result),
+                        error=None,
+                        finished_at=text("now()"),
+                    )
                 )
+                await work.step("recorded")
                 log.info("operation done")
-            return True
+        return True
 
-    async def _failed(self, connection: AsyncConnection, row: Any, error: Exception) -> None:
+    async def _work_of(self, connection: AsyncConnection, row: Any) -> Work:
+        raw = await connection.get_raw_connection()
+        return Work(
+            operation_id=row.id,
+            kind=row.kind,
+            tenant_id=row.tenant_id,
+            payload=row.payload,
+            requested_by=row.requested_by,
+            attempt=row.attempts + 1,
+            connection=connection,
+            engine=self._engine,
+            driver=cast("DriverConnection", raw.driver_connection),
+            listener=self._listener,
+        )
+
+    async def _failed(self, connection: AsyncConnection, handler: OperationHandler, row: Any, error: Exception) -> None:
         attempts = row.attempts + 1
-        final = attempts >= _ATTEMPTS
+        final = attempts >= _ATTEMPTS or isinstance(error, OperationFailed)
+        # The first line alone: what follows may quote the statement, and with it somebody's data.
+        said = str(error).splitlines()[0] if str(error) else ""
+        explained = (said if isinstance(error, OperationFailed) else f"{type(error).__name__}: {said}")[:2000]
         values: dict[str, Any] = {
             "attempts": attempts,
-            # The first line alone: what follows may quote the statement, and with it somebody's data.
-            "error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:2000],
+            "error": explained,
             "status": "failed" if final else "pending",
             "not_before": datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=2.0**attempts / 2),
         }
         if final:
             values |= {"payload": {}, "finished_at": text("now()")}
-            await connection.execute(
-                update(Tenant)
-                .where(Tenant.id == row.tenant_id)
-                .values(status="failed", status_reason="provisioning failed", status_changed_at=text("now()"))
-            )
+            work = await self._work_of(connection, row)
+            await handler.give_up(work, explained)
+            await work.session.flush()
         await connection.execute(update(Operation).where(Operation.id == row.id).values(**values))
-
-    async def _create(self, connection: AsyncConnection, tenant_id: UUID, payload: dict[str, Any]) -> None:
-        raw = await connection.get_raw_connection()
-        await create_schema(cast("DriverConnection", raw.driver_connection), tenant_id)
-        given = payload["owner"]
-        owner = Owner(
-            email=given["email"],
-            id=UUID(given["id"]),
-            name=given.get("name"),
-            password_hash=given.get("password_hash"),
-            invitation_hash=bytes.fromhex(given["invitation_hash"]) if given.get("invitation_hash") else None,
-            invitation_ttl=given.get("invitation_ttl", 0),
-        )
-        session = AsyncSession(connection, expire_on_commit=False, join_transaction_mode="rollback_only")
-        for hook in self._hooks:
-            await hook(session, owner)
-        await session.flush()
-        # The path leads to the tenant's schema; the shared tables are named with theirs.
-        await connection.execute(
-            update(Tenant)
-            .where(Tenant.id == tenant_id, Tenant.status == "provisioning")
-            .values(status="active", status_changed_at=text("now()"), revision=head("tenant"))
-        )
-        _log.debug("schema made", schema=schema_name(tenant_id))

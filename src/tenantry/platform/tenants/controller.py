@@ -12,9 +12,10 @@ from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_202_ACCEPT
 
 from tenantry.kernel.schema import Page, changes
 from tenantry.kernel.service import Injected, ListQuery, create_list_query, to_struct
+from tenantry.platform.access import actor_of
 from tenantry.platform.tenants.schemas import SuspendPayload, TenantCreate, TenantCreated, TenantRead, TenantUpdate
 from tenantry.platform.tenants.service import TenantCreator, TenantService, provide_tenants
-from tenantry.tenancy.guards import principal_of, requires_permission
+from tenantry.tenancy.guards import requires_permission
 from tenantry.tenancy.request import request_transaction
 
 __all__ = ("TenantController",)
@@ -73,7 +74,7 @@ class TenantController(Controller):
             owner_email=data.owner_email,
             owner_password=data.owner_password,
             owner_name=data.owner_name,
-            requested_by=f"operator:{principal_of(request).id}",
+            requested_by=actor_of(request),
         )
         tenant = created.tenant
         body = TenantCreated(
@@ -102,34 +103,42 @@ class TenantController(Controller):
         guards=[requires_permission("tenants:write")],
     )
     async def update_tenant(
-        self, tenants: Injected[TenantService], slug: FromPath[str], data: Annotated[TenantUpdate, Body()]
+        self,
+        request: Request[Any, Any, Any],
+        tenants: Injected[TenantService],
+        slug: FromPath[str],
+        data: Annotated[TenantUpdate, Body()],
     ) -> TenantRead:
         """Rename it, or move it to another plan. Both take effect within a second."""
-        return to_struct(await tenants.change(slug, changes(data)), TenantRead)
+        return to_struct(await tenants.change(slug, changes(data), actor=actor_of(request)), TenantRead)
 
     @post(
         "/{slug:str}/suspend",
         operation_id="SuspendTenant",
         summary="Suspend a tenant",
         status_code=HTTP_200_OK,
-        guards=[requires_permission("tenants:write")],
+        guards=[requires_permission("tenants:suspend")],
     )
     async def suspend_tenant(
         self,
+        request: Request[Any, Any, Any],
         tenants: Injected[TenantService],
         slug: FromPath[str],
         data: Annotated[SuspendPayload | None, Body()] = None,
     ) -> TenantRead:
         """Refuse its requests, in every process within a second. Its data stay."""
-        return to_struct(await tenants.suspend(slug, data.reason if data else None), TenantRead)
+        reason = data.reason if data else None
+        return to_struct(await tenants.suspend(slug, reason, actor=actor_of(request)), TenantRead)
 
     @post(
         "/{slug:str}/resume",
         operation_id="ResumeTenant",
         summary="Resume a tenant",
         status_code=HTTP_200_OK,
-        guards=[requires_permission("tenants:write")],
+        guards=[requires_permission("tenants:suspend")],
     )
-    async def resume_tenant(self, tenants: Injected[TenantService], slug: FromPath[str]) -> TenantRead:
+    async def resume_tenant(
+        self, request: Request[Any, Any, Any], tenants: Injected[TenantService], slug: FromPath[str]
+    ) -> TenantRead:
         """Serve it again."""
-        return to_struct(await tenants.resume(slug), TenantRead)
+        return to_struct(await tenants.resume(slug, actor=actor_of(request)), TenantRead)

@@ -158,7 +158,7 @@ async def apply(
         ]
     for slug, tenant in files.tenants.items():
         async with database.transaction(write_scope) as transaction:
-            action = await _change_tenant(TenantService(session=transaction.session), slug, tenant)
+            action = await _change_tenant(TenantService(session=transaction.session), slug, tenant, actor=requested_by)
         if action == "pending" and await _settled(database, read_scope, slug, wait):
             # Asked for by somebody whose program then ended; the provisioner has made it since.
             action = "created"
@@ -199,7 +199,7 @@ async def _apply_plan(plans: PlanService, slug: str, wanted: PlanFile) -> Action
     return "changed" if changed else "unchanged"
 
 
-async def _change_tenant(tenants: TenantService, slug: str, wanted: TenantFile) -> Action | None:
+async def _change_tenant(tenants: TenantService, slug: str, wanted: TenantFile, *, actor: str) -> Action | None:
     """What was done to the tenant, or None if there is none."""
     tenant = await tenants.get_one_or_none(slug=slug)
     if tenant is None:
@@ -207,7 +207,7 @@ async def _change_tenant(tenants: TenantService, slug: str, wanted: TenantFile) 
     values = {"name": wanted.name, "plan": wanted.plan}
     changed = {name: value for name, value in values.items() if getattr(tenant, name) != value}
     if changed:
-        await tenants.change(slug, changed)
+        await tenants.change(slug, changed, actor=actor)
     if tenant.status == "provisioning":
         return "pending"
     return "changed" if changed else "unchanged"

@@ -28,7 +28,9 @@ class TenantRead(BaseStruct):
     plan: str
     owner_email: str
     revision: str | None
-    """The revision of the tenant's schema."""
+    """The revision of the tenant's schema; null where it has none, since it is archived or purged."""
+    purge_after: datetime | None
+    """When the data of a deleted organization are removed; until then it can be undeleted."""
     created_at: datetime
     updated_at: datetime
 

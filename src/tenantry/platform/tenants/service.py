@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import datetime
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
@@ -19,12 +17,16 @@ from tenantry.kernel.errors import (
     ValidationFailedException,
     define_problem,
 )
+from tenantry.kernel.feature import Owner
 from tenantry.kernel.schema import normalize_email
 from tenantry.kernel.security import INVITATION, Credential, PasswordHasher
 from tenantry.kernel.service import Service, create_service_provider
+from tenantry.platform.audit.service import record
 from tenantry.platform.plans.models import Plan
-from tenantry.platform.provisioning.models import Operation
-from tenantry.platform.provisioning.worker import OPERATION_CHANNEL
+from tenantry.platform.provisioning.creation import owner_payload
+from tenantry.platform.provisioning.operations import request_operation
+from tenantry.platform.provisioning.service import wait_for_operation
+from tenantry.platform.tenants.lifecycle import Event, transition
 from tenantry.tenancy.models import Tenant
 
 if TYPE_CHECKING:
@@ -40,9 +42,6 @@ RESERVED_SLUGS = frozenset({"admin", "api", "app", "auth", "health", "metrics", 
 """Names that hosts and paths need for themselves."""
 
 SLUG_TAKEN = define_problem("slug-taken", 409, "Slug taken", "Another organization has this slug. Choose another.")
-TRANSITION = define_problem(
-    "invalid-transition", 409, "Not from this state", "The organization's present state does not allow this."
-)
 PROVISIONING_FAILED = define_problem(
     "provisioning-failed",
     503,
@@ -72,25 +71,46 @@ class TenantService(Service[Tenant]):
             raise ResourceNotFoundException(f"There is no organization {slug!r}.")
         return found
 
-    async def suspend(self, slug: str, reason: str | None) -> Tenant:
+    async def suspend(self, slug: str, reason: str | None, *, actor: str) -> Tenant:
         """Refuse a tenant's requests, everywhere within a second; its data stay.
 
         Raises:
             ResourceNotFoundException: there is none.
             ConflictException: it is not active.
         """
-        return await self._move(slug, source="active", target="suspended", reason=reason)
+        return await self.move(slug, "suspend", reason=reason, actor=actor)
 
-    async def resume(self, slug: str) -> Tenant:
+    async def resume(self, slug: str, *, actor: str) -> Tenant:
         """Serve a suspended tenant again.
 
         Raises:
             ResourceNotFoundException: there is none.
             ConflictException: it is not suspended.
         """
-        return await self._move(slug, source="suspended", target="active", reason=None)
+        return await self.move(slug, "resume", actor=actor)
 
-    async def change(self, slug: str, changes: dict[str, Any]) -> Tenant:
+    async def move(self, slug: str, event: Event, *, actor: str, reason: str | None = None) -> Tenant:
+        """Let an event happen to a tenant, and write it down.
+
+        Raises:
+            ResourceNotFoundException: there is none.
+            ConflictException: its present state does not allow it.
+        """
+        tenant = await self.by_slug(slug, lock=True)
+        before = tenant.status
+        transition(tenant, event, reason=reason)
+        record(
+            self.repository.session,
+            actor=actor,
+            action=f"tenant.{event}",
+            tenant_id=tenant.id,
+            reason=reason,
+            details={"from": before, "to": tenant.status},
+        )
+        await self.repository.session.flush()
+        return tenant
+
+    async def change(self, slug: str, changes: dict[str, Any], *, actor: str) -> Tenant:
         """Rename a tenant or move it to another plan; neither touches its schema.
 
         Raises:
@@ -103,8 +123,23 @@ class TenantService(Service[Tenant]):
             check_slug(wanted)
         if plan := changes.get("plan"):
             await self.check_plan(plan)
-        for name, value in changes.items():
+        before = {name: getattr(tenant, name) for name in changes}
+        changed = {name: value for name, value in changes.items() if before[name] != value}
+        if not changed:
+            return tenant
+        for name, value in changed.items():
             setattr(tenant, name, value)
+        record(
+            self.repository.session,
+            actor=actor,
+            action="tenant.change",
+            tenant_id=tenant.id,
+            # An organization's name may be a person's: of that, only that it changed.
+            details={
+                name: {"from": before[name], "to": value} if name in {"slug", "plan"} else True
+                for name, value in changed.items()
+            },
+        )
         await self.flush_slug(tenant.slug)
         return tenant
 
@@ -132,17 +167,6 @@ class TenantService(Service[Tenant]):
             if "uq_tenant_slug" in str(error.orig):
                 raise ConflictException(f"The slug {slug!r} is taken.", problem=SLUG_TAKEN) from error
             raise
-
-    async def _move(self, slug: str, *, source: str, target: str, reason: str | None) -> Tenant:
-        tenant = await self.by_slug(slug, lock=True)
-        if tenant.status != source:
-            raise ConflictException(
-                f"{slug!r} is {tenant.status}, not {source}.", problem=TRANSITION, state=tenant.status
-            )
-        tenant.status, tenant.status_reason = target, reason
-        tenant.status_changed_at = datetime.datetime.now(datetime.UTC)
-        await self.repository.session.flush()
-        return tenant
 
 
 def check_slug(slug: str) -> None:
@@ -195,7 +219,7 @@ class TenantCreator:
         """Make a tenant with its owner.
 
         Args:
-            requested_by: who asked, for the record: `operator:<id>` or `cli`.
+            requested_by: who asked, as the audit trail names them.
             wait: seconds to wait for the provisioner; the deployment's setting by default.
 
         Raises:
@@ -210,13 +234,21 @@ class TenantCreator:
                 "ownerPassword", f"Expected at least {self._settings.password_min_length} characters."
             )
         tenant_id = uuid7()
-        owner: dict[str, Any] = {"email": owner_email, "id": str(uuid7()), "name": owner_name}
         invitation: str | None = None
+        digest: bytes | None = None
+        hashed: str | None = None
         if owner_password is not None:
-            owner["password_hash"] = await self._hasher.hash(owner_password)
+            hashed = await self._hasher.hash(owner_password)
         else:
             invitation, digest = Credential.new(INVITATION, tenant_id)
-            owner |= {"invitation_hash": digest.hex(), "invitation_ttl": self._settings.invitation_ttl}
+        owner = Owner(
+            email=owner_email,
+            id=uuid7(),
+            name=owner_name,
+            password_hash=hashed,
+            invitation_hash=digest,
+            invitation_ttl=self._settings.invitation_ttl,
+        )
         async with self._database.transaction(self._write_scope) as transaction:
             session = transaction.session
             service = TenantService(session=session)
@@ -224,37 +256,27 @@ class TenantCreator:
             tenant = Tenant(id=tenant_id, slug=slug, name=name, plan=plan, owner_email=owner_email)
             session.add(tenant)
             await service.flush_slug(slug)
-            operation = Operation(
-                kind="create", tenant_id=tenant_id, payload={"owner": owner}, requested_by=requested_by
+            record(session, actor=requested_by, action="tenant.create", tenant_id=tenant_id, details={"plan": plan})
+            operation = await request_operation(
+                session,
+                kind="create",
+                tenant_id=tenant_id,
+                payload={"owner": owner_payload(owner)},
+                requested_by=requested_by,
             )
-            session.add(operation)
-            await session.flush()
-            await session.execute(text("SELECT pg_notify(:channel, '')"), {"channel": OPERATION_CHANNEL})
-        done = await self._wait(operation.id, self._settings.provision_wait if wait is None else wait)
+        ended = await wait_for_operation(
+            self._database,
+            self._read_scope,
+            operation.id,
+            self._settings.provision_wait if wait is None else wait,
+        )
+        if ended.status == "failed":
+            raise UnavailableException(problem=PROVISIONING_FAILED, operation=str(operation.id))
+        done = ended.status == "done"
         if done:
             async with self._database.transaction(self._read_scope) as transaction:
                 tenant = await transaction.session.get_one(Tenant, tenant_id)
         return Creation(tenant=tenant, operation_id=operation.id, done=done, invitation=invitation)
-
-    async def _wait(self, operation_id: UUID, seconds: float) -> bool:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        pause = 0.01
-        while True:
-            async with self._database.transaction(self._read_scope) as transaction:
-                row = (
-                    await transaction.session.execute(
-                        select(Operation.status, Operation.error).where(Operation.id == operation_id)
-                    )
-                ).one()
-            if row.status == "done":
-                return True
-            if row.status == "failed":
-                raise UnavailableException(problem=PROVISIONING_FAILED, operation=str(operation_id))
-            if loop.time() + pause > deadline:
-                return False
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, 0.25)
 
 
 provide_tenants = create_service_provider(

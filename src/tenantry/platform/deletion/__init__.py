@@ -1,0 +1,6 @@
+"""Deleting tenants: the grace time, the purge and its certificate."""
+
+from tenantry.kernel.feature import Feature
+from tenantry.platform.deletion.models import PurgeCertificate
+
+FEATURE = Feature(name="deletion", models=(PurgeCertificate,))
