@@ -42,12 +42,13 @@ test: $(VENV)/.stamp-dev ## Run the tests, in parallel, on embedded servers
 test-slow: $(VENV)/.stamp-dev ## Run the fault and load tests
 	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
 
-check: $(VENV)/.stamp-dev ## Lint, format, types, import contracts, architecture rules
+check: $(VENV)/.stamp-dev ## Lint, format, types, import contracts, architecture rules, migrations
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest tests/architecture -q -n0
+	$(BIN)/python -m tests.architecture.migration_lint
+	$(BIN)/python -m pytest tests/architecture tests/tenancy/test_downgrades.py -q -n0
 
 format: $(VENV)/.stamp-dev ## Format the code and repair what the linter can
 	$(BIN)/ruff check --fix

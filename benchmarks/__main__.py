@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import rich_click as click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.load import LoadFailed
+from benchmarks.progress import show_progress
 from benchmarks.run import Options, run
 from benchmarks.servers import ServerFailed
 from tenantry.dev.process import ServerError
 from tenantry.kernel.settings import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from rich.progress import TaskID
-
     from benchmarks.load import ClientName
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    if quiet:
-        yield lambda *_: None
-        return
-    # On stderr: stdout is for the result.
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as shown:
-        tasks: dict[str, TaskID] = {}
-
-        def tell(step: str, done: int, of: int) -> None:
-            if step not in tasks:
-                tasks[step] = shown.add_task(step, total=of)
-            shown.update(tasks[step], completed=done)
-
-        yield tell
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -100,7 +77,7 @@ def main(
         settings=dict(_pair(text) for text in setting),
     )
     try:
-        with _progress(quiet=quiet) as tell:
+        with show_progress(quiet=quiet) as tell:
             result = run(options, tell)
     except (LoadFailed, ServerFailed, ServerError, SettingsError, ValueError) as error:
         raise click.ClickException(str(error)) from error

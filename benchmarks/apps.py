@@ -10,8 +10,8 @@ from uuid import UUID
 from litestar import Controller, get
 from litestar.params import FromPath
 
-from benchmarks.peers import create_raw, create_untenanted
 from benchmarks.profiling import profile_handlers
+from benchmarks.reference import create_raw, create_untenanted
 from tenantry import asgi
 from tenantry.domain.teams.schemas import TeamRead
 from tenantry.domain.teams.service import TeamService, provide_teams

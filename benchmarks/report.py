@@ -10,6 +10,8 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.rollouts import table as rollouts_table
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -71,6 +73,8 @@ def tables(result: Result) -> Iterator[RenderableType]:
     yield ratios
     if result.profiles:
         yield _profile(result)
+    if result.rollouts is not None:
+        yield rollouts_table(result.rollouts)
 
 
 def _aim(ratio: Ratio) -> Text:

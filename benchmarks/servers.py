@@ -17,9 +17,9 @@ import psutil
 from tenantry.dev.process import find_free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ("GRANIAN_OPTIONS", "Server", "ServerFailed", "cpu_seconds", "serve")
+__all__ = ("GRANIAN_OPTIONS", "Server", "ServerFailed", "cpu_seconds", "launch", "serve")
 
 GRANIAN_OPTIONS = (
     *("--interface", "asgi", "--factory", "--host", "127.0.0.1", "--workers", "1", "--loop", "uvloop"),
@@ -49,20 +49,20 @@ class Server:
             raise ServerFailed(f"{self.name} has ended: {self._tail()}")
         return cpu_seconds(self._process.pid)
 
-    def get(self, path: str, token: str | None = None) -> httpx.Response:
+    def get(self, path: str, token: str | None = None, host: str | None = None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
-        return self._http.get(path, headers=headers)
+        return self._http.get(path, headers=headers | ({"Host": host} if host is not None else {}))
 
     def _tail(self) -> str:
         return self._log.read_text(errors="replace")[-1500:]
 
-    def _wait(self, path: str, token: str | None) -> None:
+    def _wait(self, path: str, token: str | None, host: str | None = None) -> None:
         deadline = time.monotonic() + _START
         while True:
             if self._process.poll() is not None:
                 raise ServerFailed(f"{self.name} did not start: {self._tail()}")
             try:
-                answer = self.get(path, token)
+                answer = self.get(path, token, host)
             except httpx.TransportError:
                 answer = None
             if answer is not None and answer.status_code == 200:
@@ -112,22 +112,40 @@ def serve(
     Raises:
         ServerFailed: it does not come up.
     """
+    root = str(Path(__file__).parents[1])
     port = find_free_port()
+    command = [sys.executable, "-m", "granian", *GRANIAN_OPTIONS, "--port", str(port), f"benchmarks.apps:{name}"]
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+    with launch(name, command, {**environment, **path}, port=port, folder=folder, ready=(*ready, None)) as server:
+        yield server
+
+
+@contextmanager
+def launch(
+    name: str,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    port: int,
+    folder: Path,
+    ready: tuple[str, str | None, str | None],
+    cwd: Path | None = None,
+) -> Iterator[Server]:
+    """Run a server until the block ends; `ready`: path, access token and host name of what must answer 200.
+
+    Raises:
+        ServerFailed: it does not come up.
+    """
     log = folder / f"{name}.log"
     clean = {key: value for key, value in os.environ.items() if not key.startswith("TENANTRY_")}
-    root = str(Path(__file__).parents[1])
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "granian", *GRANIAN_OPTIONS, "--port", str(port), f"benchmarks.apps:{name}"],
-            env={
-                **clean,
-                **environment,
-                "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
-            },
+            list(command),
+            env={**clean, **environment},
             # The access log is written, formatted and all, as in a deployment; nobody keeps it.
             stdout=subprocess.DEVNULL,
             stderr=errors,
-            cwd=root,
+            cwd=cwd or Path(__file__).parents[1],
         )
     server = Server(name, process, port, log)
     try:

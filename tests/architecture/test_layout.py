@@ -19,8 +19,27 @@ SOMETIMES = frozenset({"jobs.py", "handlers.py", "providers.py", "queries.py"})
 PECULIAR = {
     "domain/identity/sessions": {"throttle.py"},
     "domain/roles": {"catalogue.py"},
-    "platform/provisioning": {"creation.py", "operations.py", "schema.py", "worker.py"},
-    "platform/tenants": {"files.py", "lifecycle.py"},
+    "platform/deletion": {"catalog.py", "certificate.py", "chore.py", "holdings.py", "purge.py"},
+    "platform/provisioning": {
+        "creation.py",
+        "fingerprint.py",
+        "operations.py",
+        "reference.py",
+        "schema.py",
+        "warm.py",
+        "worker.py",
+    },
+    "platform/rollouts": {
+        "chore.py",
+        "events.py",
+        "execution.py",
+        "ledger.py",
+        "migration.py",
+        "planning.py",
+        "runner.py",
+        "steering.py",
+    },
+    "platform/tenants": {"files.py", "lifecycle.py", "plan.py"},
 }
 LACKS = {
     "platform/lifecycle": {"models.py"},  # it changes what others own

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tenantry.tenancy.migrations import head
+from tests.databases import Template
 from tests.docs.blocks import DOCS, ROOT, Block, apply, read_blocks
 from tests.servers import ADMIN_URL, REDIS_URL
 
@@ -35,24 +38,28 @@ def _counted_on(block: Block) -> Block:
     return replace(block, path=block.path.replace(number, after), text=text)
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository with the document applied."""
-    folder = tmp_path_factory.mktemp("add-a-resource")
+def _apply_to_copy(folder: Path, blocks: Iterable[Block]) -> Path:
+    """The repository in `folder`, with blocks of the document applied."""
     for name in ("src", "migrations", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=_IGNORED)
     shutil.copy(ROOT / "pyproject.toml", folder)
-    for block in read_blocks(DOCUMENT):
+    for block in blocks:
         apply(_counted_on(block), folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository with the document applied."""
+    return _apply_to_copy(tmp_path_factory.mktemp("add-a-resource"), read_blocks(DOCUMENT))
 
 
 def _files(copy: Path) -> list[str]:
     return [str((copy / _counted_on(block).path).relative_to(copy)) for block in read_blocks(DOCUMENT)]
 
 
-def _run(copy: Path, *arguments: str, timeout: float = 120) -> str:
-    """Run Python in the copy, on this run's servers; its output, if it ends well."""
+def _run(copy: Path, *arguments: str, timeout: float = 120, **settings: str) -> str:
+    """Run Python in the copy, on this run's servers or those of `settings`; its output, if it ends well."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TENANTRY_"))}
     env |= {
         # Before the editable installation of the repository itself.
@@ -60,6 +67,7 @@ def _run(copy: Path, *arguments: str, timeout: float = 120) -> str:
         "PYTHONDONTWRITEBYTECODE": "1",
         "TENANTRY_DATABASE_URL": os.environ[ADMIN_URL],
         "TENANTRY_REDIS_URL": os.environ[REDIS_URL],
+        **settings,
     }
     done = subprocess.run(
         [sys.executable, *arguments],
@@ -90,6 +98,38 @@ def test_the_document_is_one_package_one_edit_one_migration_and_one_test() -> No
         "tests/domain/test_projects.py",
     }
     assert [block.path for block in blocks if block.kind == "edit"] == ["src/tenantry/features.py"]
+
+
+def test_the_command_of_the_document_writes_the_migration_that_it_shows(
+    tmp_path: Path, database_addresses: Template
+) -> None:
+    (shown,) = (block for block in read_blocks(DOCUMENT) if _REVISION.fullmatch(block.path))
+    command = re.findall(r"^\.venv/bin/tenantry (migrate new .+)$", DOCUMENT.read_text(), re.MULTILINE)
+    assert len(command) == 1
+    others = (block for block in read_blocks(DOCUMENT) if block.path != shown.path)
+    folder = _apply_to_copy(tmp_path / "copy", others)
+    printed = _run(
+        folder,
+        "-m",
+        "tenantry.cli",
+        *shlex.split(command[0]),
+        TENANTRY_HOME=str(tmp_path / "home"),
+        TENANTRY_DATABASE_URL=database_addresses.app_url,
+        TENANTRY_DATABASE_OWNER_URL=database_addresses.owner_url,
+    )
+    expected = _counted_on(shown)
+    assert printed == f"{expected.path}\n"
+    written = (folder / expected.path).read_text()
+    assert _undated(written) == _undated(expected.text)
+
+
+def _undated(text: str) -> str:
+    """A revision without the day on which it was written."""
+    return re.sub(r"^Written: \d{4}-\d\d-\d\d$", "", text, count=1, flags=re.MULTILINE)
+
+
+def test_the_new_migration_keeps_the_rules(copy: Path) -> None:
+    assert "revisions keep the rules" in _run(copy, "-m", "tests.architecture.migration_lint")
 
 
 @pytest.mark.slow

@@ -67,8 +67,8 @@ $do$
 _GRANTS = (
     "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA platform FROM PUBLIC",
     "GRANT EXECUTE ON FUNCTION platform.request_export(uuid), platform.own_exports() TO tenantry_tenant",
-    # Claimed by deletion; made by the provisioner alone.
-    "GRANT SELECT, DELETE ON platform.warm_schema TO tenantry_control",
+    # Claimed by deletion; made by the provisioner alone. FOR UPDATE SKIP LOCKED asks for UPDATE on some column.
+    "GRANT SELECT, DELETE, UPDATE (updated_at) ON platform.warm_schema TO tenantry_control",
     # Written, and never changed.
     "GRANT SELECT, INSERT ON platform.audit_entry TO tenantry_control",
     "GRANT SELECT ON platform.purge_certificate, platform.rollout_tenant TO tenantry_control",

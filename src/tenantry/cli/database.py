@@ -1,4 +1,4 @@
-"""`tenantry bootstrap`, `harden` and `migrate`: the database, as its administrator and its owner."""
+"""`tenantry bootstrap` and `harden`: the database, as its administrator."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import rich_click as click
 from tenantry.cli.admin import account_of, claims, make_database, target_database, with_database
 from tenantry.cli.output import json_option, print_fields, print_json, quiet_option, read_secret
 from tenantry.cli.problems import CommandError, ExitCode
-from tenantry.kernel.home import complete, read_owner_addresses
-from tenantry.kernel.settings import SettingsError, load_settings
+from tenantry.kernel.home import read_owner_addresses
+from tenantry.kernel.settings import load_settings
 from tenantry.tenancy.bootstrap import Addresses
 from tenantry.tenancy.bootstrap import harden as take_from_public
 
-__all__ = ("bootstrap", "harden", "migrate")
+__all__ = ("bootstrap", "harden")
 
 admin_url_option = click.option(
     "--admin-url-stdin", is_flag=True, help="Read the administrator's address from stdin; without it, it is asked for."
@@ -123,35 +123,6 @@ class HardeningRead(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     session_locks_revoked: bool
     large_objects_revoked: bool
     complete: bool
-
-
-@click.group(epilog="Example: tenantry migrate shared")
-def migrate() -> None:
-    """Bring schemas to this release's revision, as the owner."""
-
-
-@migrate.command(epilog="Example: tenantry migrate shared --json")
-@json_option
-@quiet_option
-def shared(as_json: bool, quiet: bool) -> None:
-    """Bring the shared schema to this release's revision.
-
-    Needs TENANTRY_DATABASE_OWNER_URL. Safe to run from several places at once, and again: then nothing happens.
-    """
-    settings = complete(load_settings(), owner=True, redis=False)
-    if settings.database_owner_url is None:
-        raise SettingsError(["TENANTRY_DATABASE_OWNER_URL: expected an address"])
-    from tenantry.cli.content import migrate_shared
-
-    before, after = asyncio.run(migrate_shared(settings.database_owner_url.get_secret_value()))
-    if as_json:
-        print_json({"tree": "shared", "from": before, "to": after})
-    elif not quiet:
-        click.echo(
-            f"The shared schema is at {after} already."
-            if before == after
-            else f"The shared schema went from {before or 'nothing'} to {after}."
-        )
 
 
 def _admin_url(from_stdin: bool) -> str:

@@ -6,35 +6,88 @@ runs in one round trip.
 
 from __future__ import annotations
 
+import asyncio
 import io
+import threading
+from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from advanced_alchemy.types import GUID, DateTimeUTC
-from alembic import command
+from alembic import command, context, op
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy.util import await_only
 
-import tenantry
+from tenantry.tenancy.revision_files import migrations_folder
 from tenantry.tenancy.scope import SHARED_SCHEMA
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Connection, MetaData
 
-__all__ = ("Tree", "compile_script", "config", "head", "migrations_folder", "run_environment", "upgrade")
+__all__ = (
+    "Tree",
+    "compile_script",
+    "compile_statements",
+    "config",
+    "head",
+    "migrations_folder",
+    "run_environment",
+    "upgrade",
+)
 
 Tree = Literal["shared", "tenant"]
 
 # Any number will do, as long as nothing else takes the same advisory lock.
 _LOCK = 0x7E4A_5EED
 
+# Held while a tree runs on a connection; see `_alone`.
+_running = threading.Lock()
 
-def migrations_folder() -> Path:
-    """Where the trees are: inside an installed package, or beside the sources in a checkout."""
-    package = Path(tenantry.__file__).parent
-    installed = package / "_migrations"
-    return installed if installed.is_dir() else package.parents[1] / "migrations"
+
+class _Statements(io.StringIO):
+    """What Alembic writes of a compiled tree, piece by piece: it writes one statement at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def write(self, text: str, /) -> int:
+        if statement := text.strip():
+            self.found.append(statement)
+        return len(text)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One tree at a time runs on a connection, in the whole process.
+
+    `alembic.op` is a module whose functions lead to whoever installed itself last. A tree waits for PostgreSQL at every
+    statement, and meanwhile another coroutine may begin one: then the first one's next statement would run on the
+    other's connection, in another tenant's schema.
+    """
+    while not _running.acquire(blocking=False):
+        # Of asyncio's locks, each belongs to one event loop; this one is everybody's.
+        await_only(asyncio.sleep(0.01))
+    try:
+        yield
+    finally:
+        _running.release()
+
+
+@contextmanager
+def _aside() -> Iterator[None]:
+    """Give back to a tree that waits for PostgreSQL at this moment what compiling takes from it; see `_alone`."""
+    kept = [(vars(module), dict(vars(module))) for module in (op, context)]
+    try:
+        yield
+    finally:
+        for live, before in kept:
+            for name in live.keys() - before.keys():
+                del live[name]
+            live.update(before)
 
 
 def config(tree: Tree, **attributes: Any) -> Config:
@@ -65,9 +118,15 @@ def compile_script(tree: Tree, start: str = "base", end: str = "head") -> str:
 
     It holds no BEGIN and no COMMIT, names no schema, and expects the search_path to lead to the right one.
     """
-    output = io.StringIO()
-    command.upgrade(config(tree, output=output), f"{start}:{end}", sql=True)
-    return output.getvalue()
+    return "".join(f"{statement}\n\n" for statement in compile_statements(tree, start, end))
+
+
+def compile_statements(tree: Tree, start: str, end: str) -> tuple[str, ...]:
+    """The same, as the statements that Alembic was told; comments among them. One may hold several of PostgreSQL's."""
+    output = _Statements()
+    with _aside():
+        command.upgrade(config(tree, output=output), f"{start}:{end}", sql=True)
+    return tuple(output.found)
 
 
 def upgrade(connection: Connection, tree: Tree, revision: str = "head") -> None:
@@ -75,7 +134,8 @@ def upgrade(connection: Connection, tree: Tree, revision: str = "head") -> None:
     if tree == "shared":
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
         connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {SHARED_SCHEMA}")
-    command.upgrade(config(tree, connection=connection), revision)
+    with _alone():
+        command.upgrade(config(tree, connection=connection), revision)
 
 
 def _render_item(kind: str, item: Any, _: Any) -> str | Literal[False]:

@@ -1,6 +1,6 @@
-"""The two peers: the product without its tenancy, and the driver without the product.
+"""What the product is measured beside in `make bench`: itself without its tenancy, and the driver without the product.
 
-Nothing here is a switch in the product: the peer without tenancy replaces its classes from outside.
+Nothing here is a switch in the product: the variant without tenancy replaces its classes from outside.
 """
 
 from __future__ import annotations

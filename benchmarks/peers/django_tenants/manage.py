@@ -1,0 +1,13 @@
+# mypy: ignore-errors
+"""The peer's command line; it runs in the peer's own virtual environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from django.core.management import execute_from_command_line
+
+if __name__ == "__main__":
+    os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+    execute_from_command_line(sys.argv)

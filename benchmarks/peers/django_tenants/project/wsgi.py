@@ -1,0 +1,11 @@
+# mypy: ignore-errors
+"""What gunicorn is given."""
+
+from __future__ import annotations
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+application = get_wsgi_application()
