@@ -244,6 +244,7 @@ _COMPOSES_SQL = {
     "src/tenantry/cli/admin.py": "a database's name that `bootstrap` has let through",
     "src/tenantry/cli/content.py": "a constant's name",
     "migrations/shared/versions/0001_control_plane.py": "table names from the lines above",
+    "migrations/shared/versions/0002_lifecycle_and_rollouts.py": "function names from the line above",
 }
 
 

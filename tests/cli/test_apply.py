@@ -69,26 +69,30 @@ def test_every_mistake_is_listed_with_its_file_and_nothing_is_done(folder: Path,
     assert result.exit_code == ExitCode.USAGE
     assert result.stdout == ""
     assert [line.removeprefix(f"{folder}/") for line in result.stderr.splitlines()] == [
-        "acme.toml: name: Expected `str`, got `int`",
-        "globex.toml: Invalid value (at line 2, column 8)",
-        "plans.toml: tariffs: Unknown field",
-        "plans.toml: plans.small.colour: Unknown field",
-        "plans.toml: 'Big': Expected 1 to 63 lower-case letters, digits and hyphens, with a letter or digit at both "
+        "acme.toml:1: name: Expected `str`, got `int`",
+        "globex.toml:2:8: Invalid value",
+        "plans.toml:7: tariffs: Unknown field",
+        "plans.toml:4: plans.small.colour: Unknown field",
+        "plans.toml:5: 'Big': Expected 1 to 63 lower-case letters, digits and hyphens, with a letter or digit at both "
         "ends",
-        "www.toml: slug: This name is reserved.",
+        "www.toml:1: slug: This name is reserved.",
     ]
     assert answer(run("tenants", "list", "--json", env=env)) == []
 
 
 def test_an_owner_s_address_is_checked_beforehand(folder: Path, env: Env) -> None:
     (folder / "acme.toml").write_text(ACME.replace("ann@acme.example", "ann at acme"))
-    assert "acme.toml: owner.email: Expected an e-mail address" in refused(run("apply", str(folder), env=env), 2)
+    assert "acme.toml:5: owner.email: Expected an e-mail address" in refused(run("apply", str(folder), env=env), 2)
 
 
 def test_a_plan_that_is_neither_declared_nor_there_stops_it_all(folder: Path, env: Env) -> None:
     (folder / "globex.toml").write_text(ACME.replace("small", "gold"))
-    said = refused(run("apply", str(folder), env=env), ExitCode.USAGE)
-    assert said == "globex.toml: plan: There is no plan 'gold'; expected one of enterprise, free, small, team"
+    result = run("apply", str(folder), env=env)
+    assert result.exit_code == ExitCode.USAGE
+    said = result.stderr.strip().removeprefix("Error: ")
+    assert (
+        said == f"{folder}/globex.toml:2: plan: There is no plan 'gold'; expected one of enterprise, free, small, team"
+    )
     assert answer(run("tenants", "list", "--json", env=env)) == []
 
 
@@ -105,3 +109,34 @@ def test_the_folder_of_this_project_declares_the_demo() -> None:
     files = read_folder(ROOT / "tenants")
     assert set(files.tenants) == set(_ORGANIZATIONS)
     assert {tenant.plan for tenant in files.tenants.values()} <= set(files.plans)
+
+
+def plan_of(folder: Path, env: Env, *options: str) -> dict[str, dict[str, object]]:
+    return {row["slug"]: row for row in answer(run("plan", str(folder), "--json", *options, env=env))}
+
+
+@pytest.mark.usefixtures("provisioner")
+def test_the_plan_says_what_apply_then_does_and_does_nothing_itself(folder: Path, env: Env) -> None:
+    planned = plan_of(folder, env)
+    assert (planned["small"]["action"], planned["acme"]["action"]) == ("create", "create")
+    assert planned["free"]["action"] == "unmanaged"
+    assert answer(run("tenants", "list", "--json", env=env)) == []
+
+    answer(run("apply", str(folder), "--json", env=env))
+    assert {row["action"] for row in plan_of(folder, env).values()} == {"unchanged", "unmanaged"}
+
+    (folder / "acme.toml").write_text(ACME.replace('"Acme"', '"Acme Inc"'))
+    assert plan_of(folder, env)["acme"] == {
+        "kind": "tenant",
+        "slug": "acme",
+        "action": "change",
+        "fields": {"name": {"from": "Acme", "to": "Acme Inc"}},
+    }
+    shown = run("plan", str(folder), "--check", env=env)
+    assert shown.exit_code == ExitCode.FAILED
+    assert "~ tenant acme" in shown.stdout
+    assert "name: 'Acme' -> 'Acme Inc'" in shown.stdout
+    assert answer(run("tenants", "show", "acme", "--json", env=env))["name"] == "Acme"
+
+    (folder / "acme.toml").unlink()
+    assert plan_of(folder, env, "--check")["acme"]["action"] == "unmanaged"

@@ -23,7 +23,7 @@ async def add_operator(world: World) -> Add:
         hashed = await world.app.state.hasher.hash(OPERATOR_PASSWORD)
         async with world.database.transaction(scope) as transaction:
             await OperatorService(session=transaction.session).add(
-                email=f"{name}@platform.example", hashed_password=hashed, role=role
+                email=f"{name}@platform.example", hashed_password=hashed, role=role, actor="cli:test"
             )
         answer = await world.http.post(
             "/platform/auth/login", json={"email": f"{name}@platform.example", "password": OPERATOR_PASSWORD}

@@ -1,48 +1,88 @@
-"""`tenantry apply`: plans and tenants as files."""
+"""`tenantry plan` and `tenantry apply`: plans and tenants as files."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from tenantry.cli.control import control_plane
 from tenantry.cli.output import json_option, print_json, print_table, quiet_option
 from tenantry.cli.problems import ExitCode
+from tenantry.cli.progress import progress_bar
 from tenantry.platform.audit.service import cli_actor
-from tenantry.platform.tenants.files import Applied, read_folder
-from tenantry.platform.tenants.files import apply as apply_files
+from tenantry.platform.tenants.files import read_folder
+from tenantry.platform.tenants.plan import Applied, Change, compare
+from tenantry.platform.tenants.plan import apply as apply_files
 
-__all__ = ("apply",)
+if TYPE_CHECKING:
+    from tenantry.platform.tenants.files import TenantFiles
+
+__all__ = ("apply", "plan")
+
+_SIGNS: Mapping[str, tuple[str, str]] = {
+    "create": ("+", "green"),
+    "change": ("~", "yellow"),
+    "blocked": ("!", "red"),
+    "unmanaged": ("?", "bright_black"),
+    "unchanged": (" ", "bright_black"),
+}
+
+_folder = click.argument(
+    "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path("tenants"), required=False
+)
+
+
+@click.command(epilog="Example: tenantry plan tenants --check")
+@_folder
+@click.option("--check", is_flag=True, help="End with 1 where `apply` would do something: for pipelines.")
+@json_option
+@quiet_option
+def plan(folder: Path, check: bool, as_json: bool, quiet: bool) -> ExitCode:
+    """Show what `tenantry apply FOLDER` would do, and do nothing.
+
+    + is created, ~ changed, ? is there but in no file (and stays), ! cannot be carried out, for the reason beside it.
+    Ends with 2 where a file is not as expected, naming file and line.
+    """
+    changes = asyncio.run(_compare(read_folder(folder)))
+    if as_json:
+        print_json(changes)
+    elif not quiet:
+        _show(changes)
+    differs = any(change.action in {"create", "change", "blocked"} for change in changes)
+    return ExitCode.FAILED if check and differs else ExitCode.OK
 
 
 @click.command(epilog="Example: tenantry apply tenants --json")
-@click.argument(
-    "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path("tenants"), required=False
-)
+@_folder
 @json_option
 @quiet_option
 def apply(folder: Path, as_json: bool, quiet: bool) -> ExitCode:
     """Make and change plans and tenants as FOLDER declares them (by default `tenants`), and delete nothing.
 
     plans.toml holds the plans; <slug>.toml a tenant's name, plan and owner, who is invited when the tenant is made: the
-    invitation is printed, once. Everything is checked before anything is done, and doing it again changes nothing. Ends
-    with 2 where a file is not as expected, with 5 where the provisioner has not finished in time.
+    invitation is printed, once. Everything is checked before anything is done, and doing it again changes nothing;
+    `tenantry plan` shows beforehand what it would do. Ends with 2 where a file is not as expected, with 4 where one
+    declares a tenant that was deleted, with 5 where the provisioner has not finished in time.
     """
     files = read_folder(folder)
 
     async def work() -> list[Applied]:
         async with control_plane() as control:
-            return await apply_files(
-                files,
-                database=control.database,
-                read_scope=control.read_scope,
-                write_scope=control.write_scope,
-                creator=control.creator,
-                requested_by=cli_actor(),
-                wait=control.settings.provision_wait,
-            )
+            with progress_bar("Applying", quiet=quiet or as_json) as advance:
+                return await apply_files(
+                    files,
+                    database=control.database,
+                    read_scope=control.read_scope,
+                    write_scope=control.write_scope,
+                    creator=control.creator,
+                    requested_by=cli_actor(),
+                    wait=control.settings.provision_wait,
+                    on_progress=advance,
+                )
 
     applied = asyncio.run(work())
     if as_json:
@@ -54,7 +94,39 @@ def apply(folder: Path, as_json: bool, quiet: bool) -> ExitCode:
         for item in applied:
             if item.owner_invitation is not None:
                 click.echo(f"Invitation of {item.slug}'s owner, shown once: {item.owner_invitation}")
+    for item in applied:
+        if item.action == "blocked":
+            click.echo(f"{item.slug}: {item.reason}", err=True)
     if any(item.action == "pending" for item in applied):
         click.echo("The provisioner has not finished yet; does it run? (`tenantry provisioner`)", err=True)
         return ExitCode.UNAVAILABLE
-    return ExitCode.OK
+    return ExitCode.CONFLICT if any(item.action == "blocked" for item in applied) else ExitCode.OK
+
+
+async def _compare(files: TenantFiles) -> list[Change]:
+    async with control_plane() as control:
+        return await compare(files, database=control.database, read_scope=control.read_scope)
+
+
+def _show(changes: list[Change]) -> None:
+    for change in changes:
+        if change.action == "unchanged":
+            continue
+        sign, colour = _SIGNS[change.action]
+        line = f"{sign} {change.kind} {change.slug}"
+        if change.action == "unmanaged":
+            line += "  (in no file; stays as it is)"
+        if change.reason is not None:
+            line += f"  ({change.reason})"
+        click.secho(line, fg=colour)
+        for name, difference in change.fields.items():
+            if change.action == "create":
+                if difference.to is not None:
+                    click.echo(f"    {name} = {difference.to!r}")
+            else:
+                click.echo(f"    {name}: {difference.from_!r} -> {difference.to!r}")
+    count = {action: sum(change.action == action for change in changes) for action in _SIGNS}
+    click.echo(
+        f"{count['create']} to create, {count['change']} to change, {count['unchanged']} unchanged, "
+        f"{count['unmanaged']} unmanaged" + (f", {count['blocked']} blocked" if count["blocked"] else "") + "."
+    )

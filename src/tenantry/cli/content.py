@@ -9,7 +9,8 @@ from sqlalchemy import Connection, text
 from tenantry.cli.control import control_plane
 from tenantry.cli.demo import DemoLogin, make_operator, make_organizations, owner_passwords, working_logins
 from tenantry.platform.audit.service import cli_actor
-from tenantry.platform.tenants.files import Applied, TenantFiles, apply, read_folder
+from tenantry.platform.tenants.files import TenantFiles, read_folder
+from tenantry.platform.tenants.plan import Applied, apply
 from tenantry.tenancy.database import owner_engine
 from tenantry.tenancy.migrations import head, upgrade
 from tenantry.tenancy.scope import SHARED_SCHEMA

@@ -17,6 +17,7 @@ from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.service import UserService
 from tenantry.domain.teams.models import Team
 from tenantry.domain.teams.service import TeamMemberService, TeamService
+from tenantry.platform.audit.service import cli_actor
 from tenantry.platform.operators.models import Operator
 from tenantry.platform.operators.service import OperatorService
 from tenantry.tenancy.models import Tenant
@@ -112,7 +113,7 @@ async def make_operator(control: ControlPlane) -> bool:
     hashed = await control.hasher.hash(_OPERATOR_PASSWORD)
     async with control.database.transaction(control.write_scope) as transaction:
         await OperatorService(session=transaction.session).add(
-            email=OPERATOR_EMAIL, hashed_password=hashed, role="owner"
+            email=OPERATOR_EMAIL, hashed_password=hashed, role="owner", actor=cli_actor()
         )
     return True
 

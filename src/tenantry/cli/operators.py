@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import sys
-from uuid import UUID
 
 import rich_click as click
 from advanced_alchemy.filters import OrderBy
 
 from tenantry.cli.control import control_plane
 from tenantry.cli.output import checked, json_option, print_json, print_table, quiet_option, read_secret
-from tenantry.domain.identity.passwords import check_new_password
-from tenantry.kernel.schema import BaseStruct
+from tenantry.cli.problems import CommandError, ExitCode
+from tenantry.kernel.schema import normalize_email
+from tenantry.kernel.security.policy import check_new_password
 from tenantry.kernel.service import to_struct
 from tenantry.kernel.settings import load_settings
+from tenantry.platform.audit.service import cli_actor
 from tenantry.platform.operators.models import OPERATOR_ROLES
-from tenantry.platform.operators.schemas import OperatorLoginPayload
+from tenantry.platform.operators.schemas import OperatorLoginPayload, OperatorRead
 from tenantry.platform.operators.service import OperatorService
 
 __all__ = ("operators",)
 
 
-class OperatorRead(BaseStruct):
-    """An operator's account, as it is printed."""
-
-    id: UUID
-    email: str
-    role: str
-    is_active: bool
-    last_login_at: datetime.datetime | None
-    created_at: datetime.datetime
-
-
 @click.group(epilog="Example: tenantry operators list")
 def operators() -> None:
-    """Create and list the people who run the platform."""
+    """Create, list and change the people who run the platform."""
 
 
 @operators.command(
@@ -69,7 +58,7 @@ def create(email: str, role: str, password_stdin: bool, as_json: bool, quiet: bo
             hashed = await control.hasher.hash(data.password)
             async with control.database.transaction(control.write_scope) as transaction:
                 service = OperatorService(session=transaction.session)
-                made = await service.add(email=data.email, hashed_password=hashed, role=role)
+                made = await service.add(email=data.email, hashed_password=hashed, role=role, actor=cli_actor())
                 return to_struct(made, OperatorRead)
 
     made = asyncio.run(work())
@@ -77,6 +66,36 @@ def create(email: str, role: str, password_stdin: bool, as_json: bool, quiet: bo
         print_json(made)
     elif not quiet:
         click.echo(f"{made.email} is an operator ({made.role}).")
+
+
+@operators.command(epilog="Example: tenantry operators update ops@example.com --role auditor")
+@click.argument("email")
+@click.option("--role", type=click.Choice(OPERATOR_ROLES), help="Another role.")
+@click.option("--active/--inactive", "is_active", default=None, help="Give the access back, or take it away.")
+@json_option
+@quiet_option
+def update(email: str, role: str | None, is_active: bool | None, as_json: bool, quiet: bool) -> None:
+    """Change an operator's role, or take their access away: they are refused with their next request.
+
+    Ends with 3 where there is no such operator, with 4 where no active owner would be left.
+    """
+    changes = {name: value for name, value in (("role", role), ("is_active", is_active)) if value is not None}
+    if not changes:
+        raise CommandError("nothing to change: give --role, --active or --inactive", ExitCode.USAGE)
+
+    async def work() -> OperatorRead:
+        async with control_plane() as control, control.database.transaction(control.write_scope) as transaction:
+            service = OperatorService(session=transaction.session)
+            found = await service.get_one_or_none(email=normalize_email(email))
+            if found is None:
+                raise CommandError(f"there is no operator {email}", ExitCode.NOT_FOUND)
+            return to_struct(await service.change(found.id, changes, actor=cli_actor()), OperatorRead)
+
+    changed = asyncio.run(work())
+    if as_json:
+        print_json(changed)
+    elif not quiet:
+        click.echo(f"{changed.email} is {changed.role}{'' if changed.is_active else ', and inactive'}.")
 
 
 @operators.command("list", epilog="Example: tenantry operators list --json")

@@ -1,7 +1,7 @@
 """Operators."""
 
 from tenantry.kernel.feature import Feature
-from tenantry.platform.operators.controller import OperatorAuthController
+from tenantry.platform.operators.controller import OperatorAuthController, OperatorController
 from tenantry.platform.operators.models import Operator
 
-FEATURE = Feature(name="operators", controllers=(OperatorAuthController,), models=(Operator,))
+FEATURE = Feature(name="operators", controllers=(OperatorAuthController, OperatorController), models=(Operator,))

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from tenantry.kernel.schema import BaseStruct, Email, Password
+from tenantry.kernel.schema import UNSET, BaseStruct, Email, Password, ShortText, UnsetType, Update
 
-__all__ = ("OperatorLoginPayload", "OperatorMeRead", "OperatorTokenResponse")
+__all__ = (
+    "OperatorCreate",
+    "OperatorLoginPayload",
+    "OperatorMeRead",
+    "OperatorRead",
+    "OperatorTokenResponse",
+    "OperatorUpdate",
+)
+
+OperatorRole = Literal["owner", "operator", "support", "auditor"]
 
 
 class OperatorLoginPayload(BaseStruct):
@@ -27,3 +37,28 @@ class OperatorMeRead(BaseStruct):
     email: str
     role: str
     permissions: list[str]
+
+
+class OperatorRead(BaseStruct):
+    id: UUID
+    email: str
+    name: str | None
+    role: str
+    is_active: bool
+    last_login_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class OperatorCreate(BaseStruct):
+    email: Email
+    password: Password
+    role: OperatorRole
+    name: ShortText | None = None
+
+
+class OperatorUpdate(Update):
+    name: ShortText | UnsetType | None = UNSET
+    role: OperatorRole | UnsetType = UNSET
+    is_active: bool | UnsetType = UNSET
+    """An operator who is no longer active is refused with the next request, also with a token that is still good."""

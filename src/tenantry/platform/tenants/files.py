@@ -1,41 +1,34 @@
-"""Plans and tenants as files: `plans.toml` and one `<slug>.toml` per tenant, applied as often as one likes.
+"""Plans and tenants as files: `plans.toml` and one `<slug>.toml` per tenant.
 
-Everything is checked before anything is done. Plans and tenants are made and changed, never deleted: a file that
-disappears says nothing.
+Every file of a folder is read and checked before anything is compared or done, and every mistake is named with its
+file and line.
 """
 
 from __future__ import annotations
 
-import asyncio
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
-from sqlalchemy import select
 
 from tenantry.kernel.errors import ValidationFailedException
 from tenantry.kernel.http.fields import collect_errors, field_error
 from tenantry.kernel.schema import Email, ShortText, Slug, normalize_email
-from tenantry.platform.plans.models import Plan
-from tenantry.platform.plans.service import PlanService
 from tenantry.platform.tenants.schemas import TenantName
-from tenantry.platform.tenants.service import TenantCreator, TenantService, check_slug
-from tenantry.tenancy.models import Tenant
+from tenantry.platform.tenants.service import check_slug
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tenantry.tenancy.database import Database
-    from tenantry.tenancy.scope import Scope
-
-__all__ = ("Applied", "FilesError", "PlanFile", "TenantFile", "TenantFiles", "TenantOwner", "apply", "read_folder")
+__all__ = ("FilesError", "PlanFile", "TenantFile", "TenantFiles", "TenantOwner", "key_lines", "read_folder")
 
 PLANS = "plans.toml"
 
-Action = Literal["created", "changed", "unchanged", "pending"]
+_SYNTAX = re.compile(r"(?P<what>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)", re.DOTALL)
 
 
 class FilesError(Exception):
@@ -71,22 +64,24 @@ class TenantFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Read when the tenant is made, and never again."""
 
 
+class Place(NamedTuple):
+    """Where something is written."""
+
+    path: Path
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
 @dataclass(frozen=True, slots=True)
 class TenantFiles:
     """What a folder declares, by slug."""
 
     plans: Mapping[str, PlanFile] = field(default_factory=dict)
     tenants: Mapping[str, TenantFile] = field(default_factory=dict)
-
-
-class Applied(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What became of one entry. `pending`: recorded, but the provisioner has not finished."""
-
-    kind: Literal["plan", "tenant"]
-    slug: str
-    action: Action
-    owner_invitation: str | None = None
-    """Of a tenant made without a password for its owner; shown once, here."""
+    places: Mapping[str, Place] = field(default_factory=dict)
+    """Of the line that names each tenant's plan, by the tenant's slug."""
 
 
 def read_folder(folder: Path) -> TenantFiles:
@@ -99,175 +94,119 @@ def read_folder(folder: Path) -> TenantFiles:
     problems: list[str] = []
     plans: dict[str, PlanFile] = {}
     tenants: dict[str, TenantFile] = {}
+    places: dict[str, Place] = {}
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
     for path in sorted(folder.glob("*.toml")):
-        if (content := _read(path, problems)) is None:
+        if (file := _File.read(path, problems)) is None:
             continue
         if path.name == PLANS:
-            plans = _plans(path, content, problems)
-            continue
-        if _slug_is_good(path, path.stem, problems) and (found := _convert(path, content, TenantFile, "", problems)):
+            plans = _plans(file)
+        elif file.is_slug(path.stem) and (found := file.convert(file.content, TenantFile)) is not None:
             try:
                 check_slug(path.stem)
                 normalize_email(found.owner.email, field="owner.email")
             except ValidationFailedException as error:
-                problems += [f"{path}: {item.field}: {item.message}" for item in error.errors]
+                for item in error.errors:
+                    file.complain(item.field, item.message)
             tenants[path.stem] = found
+            places[path.stem] = Place(path, file.line(("plan",)))
     if problems:
         raise FilesError(problems)
-    return TenantFiles(plans=plans, tenants=tenants)
+    return TenantFiles(plans=plans, tenants=tenants, places=places)
 
 
-async def apply(
-    files: TenantFiles,
-    *,
-    database: Database,
-    read_scope: Scope,
-    write_scope: Scope,
-    creator: TenantCreator,
-    requested_by: str,
-    owner_passwords: Mapping[str, str] | None = None,
-    wait: float = 20.0,
-) -> list[Applied]:
-    """Bring plans and tenants to what the files declare; plans first.
+def key_lines(text: str) -> dict[tuple[str, ...], int]:
+    """The line on which each key and table of a TOML document is first named, from 1.
 
-    Args:
-        owner_passwords: passwords of the owners of tenants that are made now, by slug; the others are invited.
-        wait: seconds to wait for the provisioner, for each tenant.
+    The standard library's parser tells no lines. Where the document up to a line can be parsed, a statement has ended
+    there, and what is new in it stands on the lines since the one before. Quadratic, for files that people write.
 
     Raises:
-        FilesError: a tenant is on a plan that is neither declared nor there; nothing was done.
-        UnavailableException: the provisioner tried to make a tenant, and failed.
+        tomllib.TOMLDecodeError: the document is no TOML.
     """
-    async with database.transaction(read_scope) as transaction:
-        present = set(await transaction.session.scalars(select(Plan.slug)))
-    known = present | set(files.plans)
-    problems = [
-        f"{slug}.toml: plan: There is no plan {tenant.plan!r}; expected one of {', '.join(sorted(known)) or 'none'}"
-        for slug, tenant in files.tenants.items()
-        if tenant.plan not in known
-    ]
-    if problems:
-        raise FilesError(problems)
-    async with database.transaction(write_scope) as transaction:
-        plans = PlanService(session=transaction.session)
-        applied = [
-            Applied(kind="plan", slug=slug, action=await _apply_plan(plans, slug, plan))
-            for slug, plan in files.plans.items()
-        ]
-    for slug, tenant in files.tenants.items():
-        async with database.transaction(write_scope) as transaction:
-            action = await _change_tenant(TenantService(session=transaction.session), slug, tenant, actor=requested_by)
-        if action == "pending" and await _settled(database, read_scope, slug, wait):
-            # Asked for by somebody whose program then ended; the provisioner has made it since.
-            action = "created"
-        if action is not None:
-            applied.append(Applied(kind="tenant", slug=slug, action=action))
+    tomllib.loads(text)
+    found: dict[tuple[str, ...], int] = {}
+    begun, read = 1, ""
+    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+        read += line
+        try:
+            parsed = tomllib.loads(read)
+        except tomllib.TOMLDecodeError:
             continue
-        created = await creator.create(
-            slug=slug,
-            name=tenant.name,
-            plan=tenant.plan,
-            owner_email=tenant.owner.email,
-            owner_name=tenant.owner.name,
-            owner_password=(owner_passwords or {}).get(slug),
-            requested_by=requested_by,
-            wait=wait,
-        )
-        applied.append(
-            Applied(
-                kind="tenant",
-                slug=slug,
-                action="created" if created.done else "pending",
-                owner_invitation=created.invitation,
-            )
-        )
-    return applied
+        for path in _paths(parsed, ()):
+            found.setdefault(path, begun)
+        begun = number + 1
+    return found
 
 
-async def _apply_plan(plans: PlanService, slug: str, wanted: PlanFile) -> Action:
-    values = msgspec.structs.asdict(wanted)
-    plan = await plans.get_one_or_none(slug=slug)
-    if plan is None:
-        await plans.create({"slug": slug, **values})
-        return "created"
-    changed = {name: value for name, value in values.items() if getattr(plan, name) != value}
-    for name, value in changed.items():
-        setattr(plan, name, value)
-    await plans.repository.session.flush()
-    return "changed" if changed else "unchanged"
+def _paths(value: Any, above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield (*above, key)
+            yield from _paths(inner, (*above, key))
 
 
-async def _change_tenant(tenants: TenantService, slug: str, wanted: TenantFile, *, actor: str) -> Action | None:
-    """What was done to the tenant, or None if there is none."""
-    tenant = await tenants.get_one_or_none(slug=slug)
-    if tenant is None:
+@dataclass
+class _File:
+    """One file, and what is wrong with it."""
+
+    path: Path
+    content: dict[str, Any]
+    lines: Mapping[tuple[str, ...], int]
+    problems: list[str]
+
+    @classmethod
+    def read(cls, path: Path, problems: list[str]) -> _File | None:
+        try:
+            text = path.read_text(encoding="utf-8")
+            return cls(path, tomllib.loads(text), key_lines(text), problems)
+        except tomllib.TOMLDecodeError as error:
+            if match := _SYNTAX.fullmatch(str(error)):
+                problems.append(f"{path}:{match['line']}:{match['column']}: {match['what']}")
+            else:
+                problems.append(f"{path}: {error}")
+        except UnicodeDecodeError as error:
+            problems.append(f"{path}: not UTF-8 at byte {error.start}")
+        except OSError as error:
+            problems.append(f"{path}: {error.strerror}")
         return None
-    values = {"name": wanted.name, "plan": wanted.plan}
-    changed = {name: value for name, value in values.items() if getattr(tenant, name) != value}
-    if changed:
-        await tenants.change(slug, changed, actor=actor)
-    if tenant.status == "provisioning":
-        return "pending"
-    return "changed" if changed else "unchanged"
 
+    def line(self, keys: tuple[str, ...]) -> int:
+        """The line of a key, or of what it should be in: what is missing is on no line."""
+        while keys and keys not in self.lines:
+            keys = keys[:-1]
+        return self.lines.get(keys, 1)
 
-async def _settled(database: Database, read_scope: Scope, slug: str, wait: float) -> bool:
-    """Whether a tenant that was being made became active within `wait` seconds."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + wait
-    while True:
-        async with database.transaction(read_scope) as transaction:
-            status = await transaction.session.scalar(select(Tenant.status).where(Tenant.slug == slug))
-        if status != "provisioning":
-            return status == "active"
-        if loop.time() > deadline:
+    def complain(self, name: str, message: str) -> None:
+        self.problems.append(f"{self.path}:{self.line(tuple(name.split('.')))}: {name}: {message}")
+
+    def is_slug(self, slug: str, name: tuple[str, ...] = ()) -> bool:
+        try:
+            msgspec.convert(slug, Slug)
+        except msgspec.ValidationError as error:
+            self.problems.append(f"{self.path}:{self.line(name)}: {slug!r}: {field_error(str(error)).message}")
             return False
-        await asyncio.sleep(0.1)
+        return True
+
+    def convert(self, content: Any, kind: type[Any], prefix: str = "") -> Any:
+        try:
+            return msgspec.convert(content, kind)
+        except msgspec.ValidationError as error:
+            for item in collect_errors(kind, content, str(error)):
+                self.complain(".".join(part for part in (prefix, item.field) if part), item.message)
+            return None
 
 
-def _read(path: Path, problems: list[str]) -> dict[str, Any] | None:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        # It names line and column.
-        problems.append(f"{path}: {error}")
-    except UnicodeDecodeError as error:
-        problems.append(f"{path}: not UTF-8 at byte {error.start}")
-    except OSError as error:
-        problems.append(f"{path}: {error.strerror}")
-    return None
-
-
-def _plans(path: Path, content: dict[str, Any], problems: list[str]) -> dict[str, PlanFile]:
-    tables = content.pop("plans", {})
-    problems += [f"{path}: {name}: Unknown field" for name in content]
+def _plans(file: _File) -> dict[str, PlanFile]:
+    tables = file.content.get("plans", {})
+    for name in file.content.keys() - {"plans"}:
+        file.complain(name, "Unknown field")
     if not isinstance(tables, dict):
-        problems.append(f"{path}: plans: Expected tables such as [plans.free]")
+        file.complain("plans", "Expected tables such as [plans.free]")
         return {}
     return {
         slug: found
         for slug, table in tables.items()
-        if _slug_is_good(path, slug, problems)
-        and (found := _convert(path, table, PlanFile, f"plans.{slug}", problems)) is not None
+        if file.is_slug(slug, ("plans", slug)) and (found := file.convert(table, PlanFile, f"plans.{slug}")) is not None
     }
-
-
-def _slug_is_good(path: Path, slug: str, problems: list[str]) -> bool:
-    try:
-        msgspec.convert(slug, Slug)
-    except msgspec.ValidationError as error:
-        problems.append(f"{path}: {slug!r}: {field_error(str(error)).message}")
-        return False
-    return True
-
-
-def _convert(path: Path, content: Any, kind: type[Any], prefix: str, problems: list[str]) -> Any:
-    try:
-        return msgspec.convert(content, kind)
-    except msgspec.ValidationError as error:
-        for item in collect_errors(kind, content, str(error)):
-            name = ".".join(part for part in (prefix, item.field) if part)
-            problems.append(f"{path}: {name}: {item.message}")
-        return None

@@ -9,7 +9,7 @@ from litestar import Controller, Request, get, patch, post
 from litestar.params import Body, FromPath
 from sqlalchemy import text
 
-from tenantry.domain.identity.passwords import check_new_password
+from tenantry.kernel.security.policy import check_new_password
 from tenantry.domain.identity.principal import UserPrincipal
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.providers import provide_users
