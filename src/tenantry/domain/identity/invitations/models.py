@@ -17,7 +17,7 @@ class Invitation(TenantBase):
     """A single-use, expiring credential with which the invited person sets their password."""
 
     __tablename__ = "invitation"
-    __table_args__ = (UniqueConstraint("digest", name="uq_invitation_digest"),)
+    __table_args__ = (UniqueConstraint("digest", name="uq_invitation_digest"), {"info": {"secret": True}})
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("user_account.id", ondelete="CASCADE"), index=True)
     digest: Mapped[bytes] = mapped_column(LargeBinary)

@@ -20,6 +20,7 @@ class UserSession(TenantBase):
     __table_args__ = (
         UniqueConstraint("refresh_digest", name="uq_user_session_refresh_digest"),
         length_check("user_agent", 500),
+        {"info": {"secret": True}},
     )
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("user_account.id", ondelete="CASCADE"), index=True)
@@ -35,7 +36,7 @@ class SpentRefreshToken(TenantBase):
     """A refresh token that was traded for another: whoever presents it again has a stolen token, or was stolen from."""
 
     __tablename__ = "spent_refresh_token"
-    __table_args__ = (UniqueConstraint("digest", name="uq_spent_refresh_token_digest"),)
+    __table_args__ = (UniqueConstraint("digest", name="uq_spent_refresh_token_digest"), {"info": {"secret": True}})
 
     session_id: Mapped[UUID] = mapped_column(ForeignKey("user_session.id", ondelete="CASCADE"), index=True)
     digest: Mapped[bytes] = mapped_column(LargeBinary)

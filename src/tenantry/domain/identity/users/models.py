@@ -33,9 +33,11 @@ class User(TenantBase):
         length_check("avatar_url", 500),
     )
 
-    email: Mapped[str] = mapped_column(Text)
+    email: Mapped[str] = mapped_column(Text, info={"personal": "email"})
     """Normalized, in lower case."""
-    hashed_password: Mapped[str | None] = mapped_column(Text, deferred=True, deferred_group="secret")
+    hashed_password: Mapped[str | None] = mapped_column(
+        Text, deferred=True, deferred_group="secret", info={"secret": True}
+    )
     """argon2id; None until an invitation is accepted. Deferred, so that no list carries it about."""
     name: Mapped[str | None] = mapped_column(Text)
     avatar_url: Mapped[str | None] = mapped_column(Text)
