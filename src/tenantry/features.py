@@ -10,7 +10,7 @@ from tenantry.platform import audit, deletion, lifecycle, operators, plans, prov
 from tenantry.tenancy.models import SharedBase, TenantBase
 
 if TYPE_CHECKING:
-    from tenantry.kernel.feature import Feature, ProvisionHook, SeedHook
+    from tenantry.kernel.feature import Feature, ProvisionHook, SeedHook, UsageHook
 
 __all__ = (
     "DOMAIN_FEATURES",
@@ -19,6 +19,7 @@ __all__ = (
     "SEED_HOOKS",
     "SHARED_METADATA",
     "TENANT_METADATA",
+    "USAGE_HOOKS",
 )
 
 DOMAIN_FEATURES: tuple[Feature, ...] = (
@@ -47,6 +48,8 @@ SEED_HOOKS: tuple[SeedHook, ...] = tuple(feature.seed for feature in DOMAIN_FEAT
 PROVISION_HOOKS: tuple[ProvisionHook, ...] = tuple(
     feature.provision for feature in DOMAIN_FEATURES if feature.provision is not None
 )
+
+USAGE_HOOKS: tuple[UsageHook, ...] = tuple(feature.usage for feature in DOMAIN_FEATURES if feature.usage is not None)
 
 SHARED_METADATA = SharedBase.metadata
 TENANT_METADATA = TenantBase.metadata

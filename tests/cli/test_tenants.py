@@ -126,10 +126,12 @@ def test_suspending_and_resuming_change_the_state_and_refuse_to_do_so_twice(env:
     create(env, "acme", "--quiet")
     suspended = answer(run("tenants", "suspend", "acme", "--reason", "unpaid", "--json", env=env))
     assert (suspended["status"], suspended["statusReason"]) == ("suspended", "unpaid")
-    assert "'acme' is suspended: suspend is not possible" in refused(run("tenants", "suspend", "acme", env=env), ExitCode.CONFLICT)
+    assert "'acme' is suspended: suspend is not possible" in refused(
+        run("tenants", "suspend", "acme", env=env), ExitCode.CONFLICT
+    )
     resumed = run("tenants", "resume", "acme", env=env)
     assert resumed.stdout == "acme (Acme) is active, on the plan free.\n"
-    assert "not suspended" in refused(run("tenants", "resume", "acme", env=env), ExitCode.CONFLICT)
+    assert "resume is not possible" in refused(run("tenants", "resume", "acme", env=env), ExitCode.CONFLICT)
 
 
 @pytest.mark.usefixtures("provisioner")
@@ -143,7 +145,9 @@ def test_a_tenant_is_renamed_and_moved_to_another_plan(env: Env) -> None:
     )
     assert (after["id"], after["slug"], after["name"], after["plan"]) == (before["id"], "acme-2", "Acme [Inc]", "team")
     assert "name               Acme [Inc]\n" in run("tenants", "show", "acme-2", env=env).stdout
-    assert answer(run("tenants", "show", "acme-2", "--json", env=env)) == after
+    shown = answer(run("tenants", "show", "acme-2", "--json", env=env))
+    assert shown.pop("usage")["users"] == 1
+    assert shown == after
     assert "is taken" in refused(run("tenants", "update", "globex", "--slug", "acme-2", env=env), ExitCode.CONFLICT)
     assert "nothing to change" in refused(run("tenants", "update", "globex", env=env), ExitCode.USAGE)
 
@@ -151,10 +155,30 @@ def test_a_tenant_is_renamed_and_moved_to_another_plan(env: Env) -> None:
 @pytest.mark.parametrize(
     "arguments", [["show"], ["suspend"], ["resume"], ["update", "--name", "X"]], ids=lambda arguments: arguments[0]
 )
-def test_a_tenant_that_is_not_there_exits_with_3(env: Env, arguments: list[str]) -> None:
-    said = refused(run("tenants", arguments[0], "nobody", *arguments[1:], env=env), ExitCode.NOT_FOUND)
+def test_a_tenant_that_is_not_there_exits_with_2(env: Env, arguments: list[str]) -> None:
+    said = refused(run("tenants", arguments[0], "nobody", *arguments[1:], env=env), ExitCode.USAGE)
     assert said == "There is no organization 'nobody'."
 
 
 def test_an_empty_list_is_an_empty_array(env: Env) -> None:
     assert json.loads(run("tenants", "list", "--json", env=env).stdout) == []
+
+
+@pytest.mark.usefixtures("provisioner")
+def test_a_tenant_is_shown_with_what_it_takes_up_renamed_and_moved(env: Env) -> None:
+    create(env, "acme", "--quiet")
+    create(env, "globex", "--quiet")
+    shown = answer(run("tenants", "show", "acme", "--json", env=env))
+    usage = shown["usage"]
+    assert (usage["users"], usage["lastActivityAt"], usage["pendingOperation"]) == (1, None, None)
+    assert usage["size"] > 100_000
+    assert answer(run("tenants", "rename", "acme", "acme-corp", "--json", env=env))["id"] == shown["id"]
+    assert (
+        answer(run("tenants", "move", "acme-corp", "--plan", "enterprise", "--json", env=env))["plan"] == "enterprise"
+    )
+    refused(run("tenants", "rename", "acme-corp", "globex", env=env), ExitCode.CONFLICT)
+    trail = answer(run("audit", "--tenant", "acme-corp", "--json", env=env))
+    assert [entry["action"] for entry in trail] == ["tenant.change", "tenant.change", "tenant.create"]
+    assert trail[1]["details"] == {"slug": {"from": "acme", "to": "acme-corp"}}
+    assert all(entry["actor"].startswith("cli") for entry in trail)
+    assert answer(run("audit", "--action", "tenant.purge", "--json", env=env)) == []

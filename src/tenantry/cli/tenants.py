@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import rich_click as click
 from advanced_alchemy.filters import OrderBy, SearchFilter
 
 from tenantry.cli.control import control_plane
 from tenantry.cli.output import checked, json_option, print_fields, print_json, print_table, quiet_option, read_secret
 from tenantry.cli.problems import CommandError, ExitCode
+from tenantry.cli.tenants_deletion import delete, purge, undelete
+from tenantry.cli.tenants_verify import verify
+from tenantry.features import USAGE_HOOKS
 from tenantry.kernel.schema import changes
 from tenantry.kernel.service import to_struct
 from tenantry.platform.audit.service import cli_actor
 from tenantry.platform.tenants.schemas import SuspendPayload, TenantCreate, TenantRead, TenantUpdate
 from tenantry.platform.tenants.service import TenantService
+from tenantry.platform.tenants.usage import TenantUsage, read_usage
 from tenantry.tenancy.models import TENANT_STATES, Tenant
 
 if TYPE_CHECKING:
@@ -28,7 +33,8 @@ class TenantCreatedRead(TenantRead):
     """What `create --json` prints: the API's answer, and whether the provisioner has finished."""
 
     owner_invitation: str | None
-    operation_id: str
+    operation_id: str | None
+    """None where a warm schema was taken."""
     done: bool
 
 
@@ -101,7 +107,7 @@ def create(
         return TenantCreatedRead(
             **_fields(made.tenant),
             owner_invitation=made.invitation,
-            operation_id=str(made.operation_id),
+            operation_id=None if made.operation_id is None else str(made.operation_id),
             done=made.done,
         )
 
@@ -155,17 +161,23 @@ def list_tenants(status: str | None, plan: str | None, search: str | None, as_js
 @click.argument("slug")
 @json_option
 def show(slug: str, as_json: bool) -> None:
-    """Show one tenant."""
+    """Show one tenant: its state, plan and revision, its size, users and last activity, and what is pending for it."""
 
-    async def work() -> TenantRead:
+    async def work() -> tuple[TenantRead, TenantUsage]:
         async with control_plane() as control:
-            return to_struct(await control.tenant(slug), TenantRead)
+            tenant = await control.tenant(slug)
+            usage = await read_usage(
+                control.context(tenant), database=control.database, read_scope=control.read_scope, hooks=USAGE_HOOKS
+            )
+            return to_struct(tenant, TenantRead), usage
 
-    tenant = asyncio.run(work())
+    tenant, usage = asyncio.run(work())
     if as_json:
-        print_json(tenant)
-    else:
-        print_fields({name.replace("_", " "): getattr(tenant, name) for name in tenant.__struct_fields__})
+        print_json(msgspec.to_builtins(tenant) | {"usage": msgspec.to_builtins(usage)})
+        return
+    shown = {name.replace("_", " "): getattr(tenant, name) for name in tenant.__struct_fields__}
+    shown |= {name.replace("_", " "): getattr(usage, name) for name in usage.__struct_fields__}
+    print_fields(shown | {"size": f"{usage.size / 1024:,.0f} KiB"})
 
 
 @tenants.command(epilog="Example: tenantry tenants suspend acme --reason 'Invoice 17 is unpaid'")
@@ -209,6 +221,28 @@ def update(slug: str, name: str | None, plan: str | None, new_slug: str | None, 
     _change(lambda service: service.change(slug, changes(data), actor=cli_actor()), as_json=as_json, quiet=quiet)
 
 
+@tenants.command(epilog="Example: tenantry tenants rename acme acme-corp")
+@click.argument("slug")
+@click.argument("new_slug")
+@json_option
+@quiet_option
+def rename(slug: str, new_slug: str, as_json: bool, quiet: bool) -> None:
+    """Give a tenant another slug: links and host names of the old one stop to work, its tokens and data stay good."""
+    data = checked(TenantUpdate, slug=new_slug)
+    _change(lambda service: service.change(slug, changes(data), actor=cli_actor()), as_json=as_json, quiet=quiet)
+
+
+@tenants.command(epilog="Example: tenantry tenants move acme --plan enterprise")
+@click.argument("slug")
+@click.option("--plan", required=True, help="The plan's slug.")
+@json_option
+@quiet_option
+def move(slug: str, plan: str, as_json: bool, quiet: bool) -> None:
+    """Move a tenant to another plan; within a second it is served by that plan's limits."""
+    data = checked(TenantUpdate, plan=plan)
+    _change(lambda service: service.change(slug, changes(data), actor=cli_actor()), as_json=as_json, quiet=quiet)
+
+
 def _change(change: Callable[[TenantService], Awaitable[Tenant]], *, as_json: bool, quiet: bool) -> None:
     async def work() -> TenantRead:
         async with control_plane() as control, control.database.transaction(control.write_scope) as transaction:
@@ -223,3 +257,7 @@ def _change(change: Callable[[TenantService], Awaitable[Tenant]], *, as_json: bo
 
 def _fields(tenant: Tenant) -> dict[str, Any]:
     return {name: getattr(tenant, name) for name in TenantRead.__struct_fields__}
+
+
+for _command in (delete, undelete, purge, verify):
+    tenants.add_command(_command)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from litestar import Controller
     from sqlalchemy.ext.asyncio import AsyncSession
 
-__all__ = ("Feature", "Owner", "Permission", "ProvisionHook", "SeedHook")
+__all__ = ("Feature", "Owner", "Permission", "ProvisionHook", "SeedHook", "UsageHook")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class Owner:
 
 ProvisionHook = Callable[["AsyncSession", Owner], Awaitable[None]]
 SeedHook = Callable[["AsyncSession"], Awaitable[None]]
+UsageHook = Callable[["AsyncSession"], Awaitable[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Feature:
     `seed` writes the rows that every tenant begins with, when its schema is made, ahead of need: it knows of no tenant.
     `provision` writes those that depend on the owner, in the transaction in which the tenant becomes active; it may
     run in a process that serves, so it is quick and writes nothing but rows.
+    `usage` counts, in a tenant's scope, what operators are shown of it: fields of `TenantUsage`.
     """
 
     name: str
@@ -67,3 +69,4 @@ class Feature:
     identifiers: Mapping[str, type[Any]] = field(default_factory=dict)
     seed: SeedHook | None = None
     provision: ProvisionHook | None = None
+    usage: UsageHook | None = None

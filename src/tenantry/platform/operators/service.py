@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 __all__ = ("OperatorAuthenticator", "OperatorService", "provide_operators")
 
 LAST_OWNER = define_problem(
-    "last-platform-owner", 409, "Last owner", "Somebody must remain who may do everything: the platform's last active owner."
+    "last-platform-owner",
+    409,
+    "Last owner",
+    "Somebody must remain who may do everything: this is the platform's last active owner.",
 )
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Select, func, select
 
 from tenantry.domain.identity.invitations.models import Invitation
-from tenantry.domain.identity.passwords import check_new_password
 from tenantry.domain.identity.users.models import User
 from tenantry.kernel.errors import ClientException, define_problem
 from tenantry.kernel.security import INVITATION, Credential, InvalidCredential, PasswordHasher
+from tenantry.kernel.security.policy import check_new_password
 from tenantry.tenancy.request import require_active
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Invitations:
 
         Raises:
             ClientException: the invitation is not valid.
+            PermissionDeniedException: the organization is suspended, archived or gone.
+            UnavailableException: it is still being made, or at a revision that this release does not serve.
             ValidationFailedException: the password is too weak.
         """
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from sqlalchemy import func, or_, select, text, update
@@ -28,10 +28,11 @@ from tenantry.kernel.security import (
     Tokens,
 )
 from tenantry.kernel.service import Service
-from tenantry.tenancy.request import require_active
+from tenantry.tenancy.request import require_active, require_served
 from tenantry.tenancy.scope import EMPTY_SCOPE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -42,10 +43,12 @@ if TYPE_CHECKING:
     from tenantry.tenancy.database import Database
     from tenantry.tenancy.registry import TenantRegistry
 
-__all__ = ("Authenticator", "Issued", "UserSessionService")
+__all__ = ("Authenticator", "Issued", "UserSessionService", "read_last_activity")
 
 _WRONG = "The organization, the e-mail address or the password is wrong."
 _ENDED = "The refresh token is not valid."
+# The states in which an organization's accounts can be asked for.
+_HAS_ACCOUNTS = frozenset({"active", "suspended"})
 
 
 class UserSessionService(Service[UserSession]):
@@ -103,6 +106,7 @@ class Authenticator:
         Raises:
             NotAuthenticatedException: any of these.
             PermissionDeniedException: right, but the organization is suspended.
+            UnavailableException: the organization is at a revision that this release does not serve.
             TooManyRequestsException: too many have failed on this account.
         """
         email = normalize_email(email)
@@ -111,6 +115,10 @@ class Authenticator:
             # Seen while it was being made; whoever was just told that it is ready is not to be refused.
             await self._registry.refresh()
             tenant = self._registry.by_slug(slug)
+        if tenant is not None and tenant.status in _HAS_ACCOUNTS:
+            # Before the password, although a stranger thereby learns that the organization exists: its accounts
+            # cannot be read, and whoever has the right password is not to be told that it is wrong.
+            require_served(tenant)
         await self._throttle.check(tenant, slug, email)
         user = await self._credentials(tenant, email)
         stored = user.hashed_password if user is not None else None
@@ -141,6 +149,7 @@ class Authenticator:
         Raises:
             NotAuthenticatedException: it is not valid, or was spent.
             PermissionDeniedException: the organization is suspended.
+            UnavailableException: it is at a revision that this release does not serve.
         """
         try:
             parsed = Credential.parse(refresh_token, REFRESH)
@@ -181,7 +190,7 @@ class Authenticator:
         return issued
 
     async def _credentials(self, tenant: TenantContext | None, email: str) -> User | None:
-        if tenant is None or tenant.status in {"provisioning", "purging", "purged", "archived", "failed"}:
+        if tenant is None or tenant.status not in _HAS_ACCOUNTS:
             # As many round trips as for a tenant that exists.
             async with self._database.transaction(EMPTY_SCOPE) as transaction:
                 await transaction.session.execute(text("SELECT 1"))
@@ -221,3 +230,8 @@ class Authenticator:
             sid=session.id,
         )
         return Issued(access_token=access, refresh_token=text_, expires_in=self._settings.access_token_ttl)
+
+
+async def read_last_activity(session: AsyncSession) -> Mapping[str, Any]:
+    """When somebody of the organization last logged in or renewed their session, for the platform's operators."""
+    return {"last_activity_at": await session.scalar(select(func.max(UserSession.last_used_at)))}

@@ -2,7 +2,7 @@
 
 from tenantry.domain.identity.users.controller import UserController
 from tenantry.domain.identity.users.models import User
-from tenantry.domain.identity.users.service import create_owner
+from tenantry.domain.identity.users.service import count_users, create_owner
 from tenantry.kernel.feature import Feature, Permission
 
 FEATURE = Feature(
@@ -15,4 +15,5 @@ FEATURE = Feature(
     ),
     identifiers={"user_id": User},
     provision=create_owner,
+    usage=count_users,
 )

@@ -9,7 +9,6 @@ from litestar import Controller, Request, get, patch, post
 from litestar.params import Body, FromPath
 from sqlalchemy import text
 
-from tenantry.kernel.security.policy import check_new_password
 from tenantry.domain.identity.principal import UserPrincipal
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.providers import provide_users
@@ -26,6 +25,7 @@ from tenantry.domain.identity.users.service import UserService
 from tenantry.domain.roles.catalogue import PermissionCatalogue
 from tenantry.kernel.errors import PermissionDeniedException
 from tenantry.kernel.schema import Page, changes
+from tenantry.kernel.security.policy import check_new_password
 from tenantry.kernel.service import Injected, ListQuery, create_list_query
 from tenantry.tenancy.guards import principal_of, requires_permission
 from tenantry.tenancy.request import request_transaction

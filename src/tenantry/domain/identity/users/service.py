@@ -15,6 +15,7 @@ from tenantry.kernel.schema import normalize_email
 from tenantry.kernel.service import Service
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from uuid import UUID
 
     from advanced_alchemy.service import ModelDictT
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from tenantry.kernel.feature import Owner
 
-__all__ = ("LAST_OWNER", "UserService", "create_owner")
+__all__ = ("LAST_OWNER", "UserService", "count_users", "create_owner")
 
 LAST_OWNER = define_problem(
     "last-owner",
@@ -148,3 +149,8 @@ async def create_owner(session: AsyncSession, owner: Owner) -> None:
     )
     session.add(user)
     await session.flush()
+
+
+async def count_users(session: AsyncSession) -> Mapping[str, Any]:
+    """How many active accounts there are, for the platform's operators."""
+    return {"users": await session.scalar(select(func.count()).select_from(User).where(User.is_active))}

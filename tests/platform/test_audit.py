@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from tests.platform.support import as_admin
+from tests.world import PASSWORD, TenantHandle, World
+
+
+async def test_every_act_is_written_down_with_who_and_why_and_no_other_tenant_s(
+    world: World, acme: TenantHandle, globex: TenantHandle
+) -> None:
+    me = (await world.operator.get("/platform/auth/me")).json()
+    await world.operator.post(f"/platform/tenants/{acme.slug}/suspend", json={"reason": "Invoice 17 is unpaid"})
+    refused = await world.operator.post(f"/platform/tenants/{acme.slug}/suspend", json={"reason": "again"})
+    assert refused.status_code == 409
+    await world.operator.post(f"/platform/tenants/{acme.slug}/resume")
+    found = await world.operator.get("/platform/audit", params={"tenantId": str(acme.tenant_id)})
+    assert found.status_code == 200
+    entries = found.json()["items"]
+    assert [(entry["action"], entry["reason"]) for entry in entries] == [
+        ("tenant.resume", None),
+        ("tenant.suspend", "Invoice 17 is unpaid"),
+        ("tenant.create", None),
+    ]
+    assert {entry["actor"] for entry in entries} == {f"operator:{me['id']}"}
+    assert all(entry["requestId"] for entry in entries)
+    assert entries[1]["details"] == {"from": "active", "to": "suspended"}
+
+
+async def test_operators_are_made_changed_and_deactivated_by_owners_alone(world: World) -> None:
+    body = {"email": "sue@platform.example", "password": PASSWORD, "role": "support"}
+    made = await world.operator.post("/platform/operators", json=body)
+    assert made.status_code == 201, made.text
+    sue = await world.http.post("/platform/auth/login", json={"email": body["email"], "password": PASSWORD})
+    token = {"Authorization": f"Bearer {sue.json()['accessToken']}"}
+    assert (await world.http.get("/platform/operators", headers=token)).status_code == 403
+    assert (await world.http.get("/platform/audit", headers=token)).status_code == 403
+    assert (await world.http.get("/platform/tenants", headers=token)).status_code == 200
+    address = f"/platform/operators/{made.json()['id']}"
+    assert (await world.operator.patch(address, json={"role": "auditor"})).json()["role"] == "auditor"
+    assert (await world.http.get("/platform/audit", headers=token)).status_code == 200
+    await world.operator.patch(address, json={"isActive": False})
+    assert (await world.http.get("/platform/audit", headers=token)).status_code == 401
+    trail = (await world.operator.get("/platform/audit", params={"search": made.json()["id"]})).json()["items"]
+    assert [entry["action"] for entry in trail] == [
+        "operator.change",
+        "operator.change",
+        "operator.login",
+        "operator.create",
+    ]
+
+
+async def test_the_last_active_owner_stays(world: World) -> None:
+    me = (await world.operator.get("/platform/auth/me")).json()
+    for change in ({"role": "auditor"}, {"isActive": False}):
+        refused = await world.operator.patch(f"/platform/operators/{me['id']}", json=change)
+        assert (refused.status_code, refused.json()["type"]) == (409, "/problems/last-platform-owner")
+    assert (await world.operator.get("/platform/auth/me")).json()["role"] == "owner"
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE platform.audit_entry SET reason = ''", "DELETE FROM platform.audit_entry"]
+)
+async def test_the_control_plane_cannot_rewrite_its_trail(world: World, statement: str) -> None:
+    async with as_admin(world.addresses) as admin, admin.transaction():
+        await admin.execute("SET LOCAL ROLE tenantry_control")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with admin.transaction():
+                await admin.execute(statement)
+
+
+async def test_what_a_tenant_takes_up_is_shown_to_operators(world: World, acme: TenantHandle) -> None:
+    await acme.add_user("bob")
+    usage = (await world.operator.get(f"/platform/tenants/{acme.slug}/usage")).json()
+    assert usage["users"] == 2
+    assert usage["size"] > 100_000
+    assert usage["lastActivityAt"] is not None
+    assert (await world.operator.get("/platform/tenants/nobody-at-all/usage")).status_code == 404
+    assert (await acme.get(f"/platform/tenants/{acme.slug}/usage")).status_code == 401
