@@ -40,6 +40,8 @@ def settings_for(addresses: Template, home: Path, **overrides: object) -> Settin
         "TENANTRY_PASSWORD_HASH_MEMORY_COST": "7168",
         "TENANTRY_PASSWORD_HASH_PARALLELISM": "1",
         "TENANTRY_LOG_LEVEL": "WARNING",
+        # Most tests make a tenant or two, and some count what there is.
+        "TENANTRY_WARM_POOL_SIZE": "0",
     }
     env |= {f"TENANTRY_{name.upper()}": str(value) for name, value in overrides.items()}
     return load_settings(env)
@@ -147,7 +149,8 @@ class World:
 @asynccontextmanager
 async def open_world(addresses: Template, home: Path, **overrides: object) -> AsyncIterator[World]:
     """Start a deployment in this process: the application, entered and left as a server does, and a provisioner."""
-    settings = settings_for(addresses, home, **overrides)
+    # A tenant from the pool takes a tenth of the time of one that is made while the test waits.
+    settings = settings_for(addresses, home, **({"warm_pool_size": 4, "warm_pool_interval": 0.2} | overrides))
     app = create_app(settings)
     asgi: Any = edge(app, body_limit=settings.request_body_limit, body_timeout=settings.request_body_timeout)
     provisioner = asyncio.create_task(create_provisioner(settings, addresses.owner_url).run())

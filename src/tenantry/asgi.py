@@ -16,18 +16,21 @@ from tenantry.domain.identity.principal import load_user_principal
 from tenantry.domain.identity.sessions.service import Authenticator
 from tenantry.domain.identity.sessions.throttle import LoginThrottle
 from tenantry.domain.roles.catalogue import PermissionCatalogue
-from tenantry.features import DOMAIN_FEATURES, PLATFORM_FEATURES
+from tenantry.features import DOMAIN_FEATURES, PLATFORM_FEATURES, PROVISION_HOOKS, USAGE_HOOKS
 from tenantry.kernel.health import HealthCheck, jwks, live, ready
 from tenantry.kernel.home import complete
 from tenantry.kernel.http import edge
 from tenantry.kernel.http.plugin import HttpPlugin
+from tenantry.kernel.http.shutdown import Shutdown
 from tenantry.kernel.logging import configure_logging
 from tenantry.kernel.openapi import OPERATOR_TOKEN, TENANT_TOKEN
 from tenantry.kernel.redis import create_redis
 from tenantry.kernel.security import Keyring, Tokens
 from tenantry.kernel.settings import Settings, load_settings
 from tenantry.platform.access import PlatformMiddleware, load_operator_principal
+from tenantry.platform.deletion.service import Purger
 from tenantry.platform.operators.service import OperatorAuthenticator
+from tenantry.platform.rollouts.events import RolloutEvents
 from tenantry.platform.tenants.service import TenantCreator
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.guards import requires_active_user
@@ -53,6 +56,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
     keyring = Keyring.open(settings.keyring_path, retain=settings.keyring_retain)
     tokens = Tokens(keyring, settings.token_issuer)
     hasher = create_hasher(settings)
+    shutdown = Shutdown()
     registry = TenantRegistry(
         settings.database_listen_url or required(settings.database_url),
         times=times,
@@ -81,7 +85,8 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await registry.start()
         try:
-            yield
+            with shutdown.watch():
+                yield
         finally:
             await registry.stop()
             await redis.aclose()
@@ -138,6 +143,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
             "registry": registry,
             "keyring": keyring,
             "hasher": hasher,
+            "usage_hooks": USAGE_HOOKS,
             "redis": redis,
             "permissions": PermissionCatalogue(
                 permission for feature in DOMAIN_FEATURES for permission in feature.permissions
@@ -158,13 +164,11 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
                 hasher=hasher,
                 settings=settings,
             ),
+            "purger": Purger(database=database, read_scope=control_read, write_scope=control_write, settings=settings),
             "tenant_creator": TenantCreator(
-                database=database,
-                read_scope=control_read,
-                write_scope=control_write,
-                hasher=hasher,
-                settings=settings,
+                database=database, times=times, hasher=hasher, settings=settings, hooks=PROVISION_HOOKS
             ),
+            "rollout_events": RolloutEvents(shutdown),
             "health_checks": {
                 "database": HealthCheck(ask_database),
                 "registry": HealthCheck(ask_registry),

@@ -39,7 +39,7 @@ PECULIAR = {
         "runner.py",
         "steering.py",
     },
-    "platform/tenants": {"files.py", "lifecycle.py", "plan.py"},
+    "platform/tenants": {"files.py", "lifecycle.py", "plan.py", "usage.py"},
 }
 LACKS = {
     "platform/lifecycle": {"models.py"},  # it changes what others own

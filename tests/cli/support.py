@@ -23,6 +23,8 @@ CHEAP = {
     "TENANTRY_PASSWORD_HASH_TIME_COST": "1",
     "TENANTRY_PASSWORD_HASH_MEMORY_COST": "7168",
     "TENANTRY_PASSWORD_HASH_PARALLELISM": "1",
+    # Schemas that most of these tests would not use.
+    "TENANTRY_WARM_POOL_SIZE": "0",
 }
 
 

@@ -81,6 +81,9 @@ NO_PLANE = {
 PLATFORM_PARAMETERS = {
     "slug": "a tenant's, for operators, who see all tenants",
     "operation_id": "an operation's, likewise",
+    "operator_id": "an operator's, whom no tenant knows",
+    "rollout_id": "a rollout's, which is about all tenants",
+    "tenant_id": "a purged tenant's, of which nothing but its certificate is left",
 }
 """Parameters of the control plane, which has no tenant to keep apart from another."""
 

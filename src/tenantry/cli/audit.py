@@ -46,13 +46,9 @@ class _Since(click.ParamType):  # type: ignore[type-arg]
 
 @click.command(epilog="Example: tenantry audit --tenant acme --since 7d")
 @click.option("--tenant", "slug", help="Only acts on the tenant of this slug.")
-@click.option(
-    "--actor", help="Only acts of this actor: operator:<id>, cli:<account>, provisioner."
-)
+@click.option("--actor", help="Only acts of this actor: operator:<id>, cli:<account>, provisioner.")
 @click.option("--action", help="Only this action: tenant.suspend, say.")
-@click.option(
-    "--since", type=_Since(), metavar="WHEN", help="Only what came later: a time (ISO 8601), or 30m, 12h."
-)
+@click.option("--since", type=_Since(), metavar="WHEN", help="Only what came later: a time (ISO 8601), or 30m, 12h.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many.")
 @json_option
 def audit(

@@ -49,12 +49,15 @@ class ControlPlane:
 
     @property
     def creator(self) -> TenantCreator:
+        # All the domains: what only looks at tenants need not wait for them.
+        from tenantry.features import PROVISION_HOOKS
+
         return TenantCreator(
             database=self.database,
-            read_scope=self.read_scope,
-            write_scope=self.write_scope,
+            times=self.times,
             hasher=self.hasher,
             settings=self.settings,
+            hooks=PROVISION_HOOKS,
         )
 
     async def tenant(self, slug: str) -> Tenant:

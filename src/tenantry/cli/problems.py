@@ -109,6 +109,9 @@ def _database_problem(error: Exception) -> tuple[int, str] | None:
 
 
 def _code_of(problem: ApplicationException) -> ExitCode:
+    if "nearest" in problem.members:
+        # A slug that was typed here: a mistake of spelling, not something that has gone meanwhile.
+        return ExitCode.USAGE
     match problem.status_code:
         case 400 | 422:
             return ExitCode.USAGE

@@ -43,6 +43,8 @@ class TenantContext:
     status_reason: str | None
     plan: PlanLimits
     revision: str | None
+    served: bool
+    """Whether this release can serve a schema of that revision."""
     schema: str
     read_scope: Scope
     write_scope: Scope
@@ -59,8 +61,12 @@ class TenantContext:
         times: ScopeTimes,
         status_reason: str | None = None,
         revision: str | None = None,
+        served: bool = True,
     ) -> TenantContext:
-        """A context with both of its scopes, whose statements are thereby composed once and not per request."""
+        """A context with both of its scopes, whose statements are thereby composed once and not per request.
+
+        `served` is the registry's to say, where requests get their tenants from; operators' tools work on any revision.
+        """
         schema = schema_name(tenant_id)
         read, write = (
             Scope(
@@ -81,6 +87,7 @@ class TenantContext:
             status_reason=status_reason,
             plan=plan,
             revision=revision,
+            served=served,
             schema=schema,
             read_scope=read,
             write_scope=write,

@@ -22,6 +22,7 @@ import structlog
 from tenantry.kernel.errors import UnavailableException
 from tenantry.tenancy.connection import ScopedConnection
 from tenantry.tenancy.context import PlanLimits, ScopeTimes, TenantContext, control_scope
+from tenantry.tenancy.release import served_revisions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +73,9 @@ class TenantRegistry:
 
         Times are in seconds. A registry that could not be refreshed for `stale_after` answers nothing at all: serving
         a tenant that was suspended meanwhile would break a promise, a 503 does not.
+
+        Raises:
+            RevisionError: the release does not know which revisions it serves.
         """
         self._url = url
         self._times = times or ScopeTimes()
@@ -79,6 +83,8 @@ class TenantRegistry:
         self._poll_interval = poll_interval
         self._stale_after = stale_after
         self._connect_timeout = connect_timeout
+        # Once, at the start: a release's files do not change while it runs.
+        self._served = served_revisions()
         self._by_id: dict[UUID, TenantContext] = {}
         self._by_slug: dict[str, TenantContext] = {}
         self._horizon = 0
@@ -203,6 +209,8 @@ class TenantRegistry:
         if record is None:  # pragma: no cover - an aggregate always answers
             return
         contexts = [self._context(row) for row in _decode_rows(record["rows"])]
+        if refused := [context.slug for context in contexts if context.is_active and not context.served]:
+            _log.warning("tenants at a revision that this release does not serve", count=len(refused), first=refused[0])
         if self._horizon == 0:
             self._by_id, self._by_slug = {}, {}
         for context in contexts:
@@ -211,6 +219,10 @@ class TenantRegistry:
                 continue
             if before is not None and before.slug != context.slug and self._by_slug.get(before.slug) is before:
                 del self._by_slug[before.slug]
+            if context.status == "purged":
+                # A tombstone: its credentials are those of nobody.
+                self._by_id.pop(context.id, None)
+                continue
             self._by_id[context.id] = context
             self._by_slug[context.slug] = context
         self._horizon = int(record["horizon"])
@@ -227,6 +239,7 @@ class TenantRegistry:
             status=row.status,
             status_reason=row.status_reason,
             revision=row.revision,
+            served=row.revision in self._served,
             plan=PlanLimits(slug=row.plan, statement_timeout=row.statement_timeout),
             times=self._times,
         )

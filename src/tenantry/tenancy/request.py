@@ -25,6 +25,7 @@ from tenantry.kernel.errors import (
 from tenantry.kernel.security import AUDIENCE_TENANT, Claims, InvalidToken, Tokens
 from tenantry.tenancy.connection import ScopedConnection
 from tenantry.tenancy.database import Database, Transaction
+from tenantry.tenancy.release import served_range
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
@@ -45,6 +46,7 @@ __all__ = (
     "provide_session",
     "request_transaction",
     "require_active",
+    "require_served",
     "tenant_request",
 )
 
@@ -132,8 +134,11 @@ class TenantRequest(RequestTransaction):
         """Take on the tenant, once and for good.
 
         Raises:
-            PermissionDeniedException: it is suspended, or the host names another.
+            PermissionDeniedException: it is suspended, archived or gone.
+            UnavailableException: it is still being made, or at a revision that this release does not serve.
+            NotAuthenticatedException: the host names another.
         """
+        require_active(tenant)
         if self.host_tenant is not None and self.host_tenant != tenant.slug:
             raise NotAuthenticatedException(
                 "The token is not for the organization that the host names.", invalid_token=True
@@ -285,7 +290,6 @@ class TenantMiddleware:
         tenant = self._registry.by_id(claims.tid) if claims.tid is not None else None
         if tenant is None:
             raise NotAuthenticatedException("The token is not valid.", invalid_token=True)
-        require_active(tenant)
         request.claims = claims
         request.enter_tenant(tenant)
         scope["state"]["tenant"] = tenant
@@ -301,6 +305,16 @@ TENANT_SUSPENDED = define_problem(
 TENANT_UNAVAILABLE = define_problem(
     "tenant-unavailable", 403, "Organization not available", "The organization is archived, or on its way out."
 )
+TENANT_REVISION = define_problem(
+    "tenant-revision",
+    503,
+    "Organization between two releases",
+    "The organization's schema is at `revision`, and the release that was asked serves those from `oldestServed` to "
+    "`newestServed`: the one will be migrated, or the other replaced. Nothing is lost, and others are served. "
+    "Retry-After says when to try again, in seconds.",
+)
+_BETWEEN_RELEASES = 5
+"""Seconds: schemas are migrated and processes replaced in seconds, not in one."""
 
 
 def require_active(tenant: TenantContext) -> None:
@@ -308,12 +322,33 @@ def require_active(tenant: TenantContext) -> None:
 
     Raises:
         PermissionDeniedException: suspended, archived or gone.
-        UnavailableException: still being made.
+        UnavailableException: still being made, or at a revision that this release does not serve.
     """
     if tenant.is_active:
+        require_served(tenant)
         return
     if tenant.status == "suspended":
         raise PermissionDeniedException("The organization is suspended.", problem=TENANT_SUSPENDED)
     if tenant.status == "provisioning":
         raise UnavailableException("The organization is still being set up.")
     raise PermissionDeniedException("The organization is not available.", problem=TENANT_UNAVAILABLE)
+
+
+def require_served(tenant: TenantContext) -> None:
+    """Refuse a tenant whose schema this release does not know how to read.
+
+    Raises:
+        UnavailableException: that is so; the problem names both.
+    """
+    if tenant.served:
+        return
+    served = served_range()
+    raise UnavailableException(
+        f"The organization is at revision {tenant.revision or 'none'}; this release serves {served.oldest} to"
+        f" {served.newest}.",
+        problem=TENANT_REVISION,
+        retry_after=_BETWEEN_RELEASES,
+        revision=tenant.revision,
+        oldestServed=served.oldest,
+        newestServed=served.newest,
+    )

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import text, update
 
 from tenantry.kernel.feature import Owner
-from tenantry.platform.provisioning.schema import create_schema
+from tenantry.platform.provisioning.reference import create_verified
 from tenantry.tenancy.migrations import head
 from tenantry.tenancy.models import Tenant
 
@@ -57,7 +57,7 @@ class CreateHandler:
         self._hooks = tuple(hooks)
 
     async def run(self, work: Work) -> None:
-        await create_schema(work.driver, work.tenant_id)
+        await create_verified(work.connection, work.engine, [work.tenant_id])
         await work.step("schema made")
         for seed in self._seeds:
             await seed(work.session)

@@ -1,4 +1,4 @@
-"""Making a tenant's schema: role, grants and tables, in one transaction with whatever else must be true with them."""
+"""Making tenants' schemas: roles, grants and tables, in one transaction with whatever else must be true with them."""
 
 from __future__ import annotations
 
@@ -9,38 +9,97 @@ from tenantry.tenancy.migrations import compile_script
 from tenantry.tenancy.models import schema_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from tenantry.tenancy.connection import DriverConnection
 
-__all__ = ("create_schema",)
+__all__ = (
+    "begin_schema",
+    "create_schema",
+    "create_schemas",
+    "creation_script",
+    "drop_schemas",
+    "enter_schema",
+    "finish_schemas",
+)
 
 
-def _statements(name: str) -> str:
+def _begin(tenant_id: UUID) -> str:
+    name = schema_name(tenant_id)
     return f"""
 CREATE ROLE "{name}" NOLOGIN INHERIT;
--- What every tenant may do in the shared schema is granted to the group once, not to ten thousand roles.
-GRANT {TENANT_GROUP_ROLE} TO "{name}" WITH INHERIT TRUE, SET FALSE;
--- The application may become the tenant, but holds none of its rights until it does.
-GRANT "{name}" TO {APP_ROLE} WITH INHERIT FALSE, SET TRUE;
 CREATE SCHEMA "{name}";
 GRANT USAGE ON SCHEMA "{name}" TO "{name}";
 ALTER DEFAULT PRIVILEGES IN SCHEMA "{name}" GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO "{name}";
 ALTER DEFAULT PRIVILEGES IN SCHEMA "{name}" GRANT USAGE, SELECT ON SEQUENCES TO "{name}";
-SET LOCAL search_path TO "{name}";
-{compile_script("tenant")}
+{_enter(tenant_id)};
+"""
+
+
+def _enter(tenant_id: UUID) -> str:
+    return f'SET LOCAL search_path TO "{schema_name(tenant_id)}"'
+
+
+def _finish(tenant_id: UUID) -> str:
+    name = schema_name(tenant_id)
+    return f"""
 -- The version is the owner's to write.
 REVOKE INSERT, UPDATE, DELETE ON "{name}".alembic_version FROM "{name}";
-"""  # noqa: S608 - the name is made of a UUID's digits
+-- What every tenant may do in the shared schema is granted to the group once, not to ten thousand roles.
+GRANT {TENANT_GROUP_ROLE} TO "{name}" WITH INHERIT TRUE, SET FALSE;
+-- The application may become the tenant, but holds none of its rights until it does.
+GRANT "{name}" TO {APP_ROLE} WITH INHERIT FALSE, SET TRUE;
+"""
 
 
-async def create_schema(connection: DriverConnection, tenant_id: UUID) -> None:
-    """Make the role and the schema at head, in one round trip, inside the caller's transaction.
+def creation_script(tenant_ids: Sequence[UUID]) -> str:
+    """The SQL that makes roles, grants and schemas at head, without BEGIN and COMMIT.
 
-    Leaves the search_path on the new schema until the transaction ends. Roles and schemas are transactional in
-    PostgreSQL: a provisioner that is killed here leaves nothing behind.
+    The grants come last: granting the tenants' group locks it, for the whole cluster, until the transaction ends.
+    """
+    script = compile_script("tenant")
+    return "".join([_begin(tenant_id) + script for tenant_id in tenant_ids] + [_finish(one) for one in tenant_ids])
+
+
+async def create_schemas(connection: DriverConnection, tenant_ids: Sequence[UUID]) -> None:
+    """Make the roles and the schemas at head, in one round trip, inside the caller's transaction.
+
+    Leaves the search_path on the last one until the transaction ends. Roles and schemas are transactional in
+    PostgreSQL: a provisioner that is killed here leaves nothing behind. Nothing is compared with what Alembic would
+    make; see `create_verified`.
 
     Raises:
         asyncpg.PostgresError: whatever the server says; the caller must roll back.
     """
-    await connection.execute(_statements(schema_name(tenant_id)))
+    await connection.execute(creation_script(tenant_ids))
+
+
+async def create_schema(connection: DriverConnection, tenant_id: UUID) -> None:
+    """Make one role and its schema; as `create_schemas`."""
+    await create_schemas(connection, [tenant_id])
+
+
+async def begin_schema(connection: DriverConnection, tenant_id: UUID) -> None:
+    """Make a role and an empty schema, and put the search_path on it: for whoever runs the tree by Alembic."""
+    await connection.execute(_begin(tenant_id))
+
+
+async def finish_schemas(connection: DriverConnection, tenant_ids: Sequence[UUID]) -> None:
+    """Grant what a role gets once the tables are there."""
+    await connection.execute("".join([_finish(tenant_id) for tenant_id in tenant_ids]))
+
+
+async def enter_schema(connection: DriverConnection, tenant_id: UUID) -> None:
+    """Put the transaction's search_path on a tenant's schema."""
+    await connection.execute(_enter(tenant_id))
+
+
+async def drop_schemas(connection: DriverConnection, tenant_ids: Sequence[UUID]) -> None:
+    """Drop schemas with everything in them, then their roles, which otherwise would still have rights there.
+
+    Raises:
+        asyncpg.PostgresError: whatever the server says; the caller must roll back.
+    """
+    names = [schema_name(tenant_id) for tenant_id in tenant_ids]
+    await connection.execute("".join(f'DROP SCHEMA "{name}" CASCADE; DROP ROLE "{name}";' for name in names))

@@ -49,8 +49,12 @@ class Provisioner:
         concurrency: int = 2,
         poll_interval: float = 1.0,
         listener: StepListener | None = None,
+        closers: Sequence[Callable[[], Awaitable[object]]] = (),
     ) -> None:
-        """`poll_interval` is in seconds; `listener` is told of every step of every operation."""
+        """`poll_interval` is in seconds; `listener` is told of every step of every operation.
+
+        `closers` are called when it ends: they close what the handlers hold.
+        """
         self._url = owner_url
         # An operation may need a second connection for as long as it runs, and a chore one of its own.
         self._engine = owner_engine(owner_url, pool_size=2 * concurrency + len(chores))
@@ -59,6 +63,7 @@ class Provisioner:
         self._concurrency = concurrency
         self._poll_interval = poll_interval
         self._listener = listener
+        self._closers = tuple(closers)
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -71,7 +76,7 @@ class Provisioner:
                 for chore in self._chores:
                     group.create_task(self._do_chore(chore))
         finally:
-            await self._engine.dispose()
+            await self.close()
 
     async def work_off(self) -> int:
         """Carry out what is pending now, and return how many operations were taken."""
@@ -81,6 +86,9 @@ class Provisioner:
         return taken
 
     async def close(self) -> None:
+        """Give back every connection; `run` does so by itself when it ends."""
+        for close in self._closers:
+            await close()
         await self._engine.dispose()
 
     async def _listen(self) -> None:

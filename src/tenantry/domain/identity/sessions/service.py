@@ -115,7 +115,10 @@ class Authenticator:
             # Seen while it was being made; whoever was just told that it is ready is not to be refused.
             await self._registry.refresh()
             tenant = self._registry.by_slug(slug)
-        if tenant is not None and tenant.status in _HAS_ACCOUNTS:
+        if tenant is not None and tenant.status not in _HAS_ACCOUNTS:
+            # As unknown as one that never was: a count of failures in its name would outlive its purge.
+            tenant = None
+        if tenant is not None:
             # Before the password, although a stranger thereby learns that the organization exists: its accounts
             # cannot be read, and whoever has the right password is not to be told that it is wrong.
             require_served(tenant)
@@ -190,7 +193,7 @@ class Authenticator:
         return issued
 
     async def _credentials(self, tenant: TenantContext | None, email: str) -> User | None:
-        if tenant is None or tenant.status not in _HAS_ACCOUNTS:
+        if tenant is None:
             # As many round trips as for a tenant that exists.
             async with self._database.transaction(EMPTY_SCOPE) as transaction:
                 await transaction.session.execute(text("SELECT 1"))
