@@ -10,15 +10,19 @@ UV     := $(shell command -v uv 2>/dev/null)
 # Examples per endpoint of the long schemathesis run.
 FUZZ_EXAMPLES ?= 300
 
+# The application that `make bench-peers` measures beside, and what it needs in an environment of its own.
+PEER_VENV := .venv-peers
+PEER      := benchmarks/peers/django_tenants/requirements
+
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links --no-emit-package tenantry
 # The build backend (and what it wants for an editable install), pinned with the rest: nothing is fetched at build time.
 BUILD_REQUIRES = $(PYTHON) scripts/build_requires.py
 
-.PHONY: help install up reset test test-slow check format fuzz bench lock clean
+.PHONY: help install up reset test test-slow check format fuzz bench bench-peers lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: $(VENV)/.stamp-dev ## Make .venv with everything that development needs
 
@@ -60,6 +64,9 @@ fuzz: $(VENV)/.stamp-dev ## Throw generated requests at the whole API (FUZZ_EXAM
 bench: $(VENV)/.stamp-dev ## Measure: tenancy against none, against the driver alone
 	$(BIN)/python -m benchmarks $(ARGS)
 
+bench-peers: $(VENV)/.stamp-dev $(PEER_VENV)/.stamp ## Measure: beside django-tenants, an application of the same shape
+	$(BIN)/python -m benchmarks.peers $(ARGS)
+
 # dev.txt holds everything and is resolved first; the others are parts of it, in the same versions, so that one .venv
 # can be installed from any of them.
 lock: ## Resolve the requirements again and export them with hashes (needs uv)
@@ -68,10 +75,11 @@ lock: ## Resolve the requirements again and export them with hashes (needs uv)
 	$(BUILD_REQUIRES) | $(COMPILE) -c requirements/dev.txt --extra embedded pyproject.toml - -o requirements/up.txt
 	$(COMPILE) -c requirements/dev.txt pyproject.toml -o requirements/runtime.txt
 	$(BUILD_REQUIRES) | $(COMPILE) -c requirements/dev.txt - -o requirements/build.txt
-	@! grep -nE '://|--index|--extra|--find|file:|/' requirements/*.txt || { echo 'an address got into the requirements'; exit 1; }
+	$(COMPILE) $(LOCK_ARGS) $(PEER).in -o $(PEER).txt
+	@! grep -nE '://|--index|--extra|--find|file:|/' requirements/*.txt $(PEER).txt || { echo 'an address got into the requirements'; exit 1; }
 
 clean: ## Delete .venv, caches and build output; never the servers' data
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
+	rm -rf $(VENV) $(PEER_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
 	find src tests migrations benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.stamp-up: requirements/up.txt pyproject.toml
@@ -82,3 +90,14 @@ $(VENV)/.stamp-up: requirements/up.txt pyproject.toml
 $(VENV)/.stamp-dev: requirements/dev.txt requirements/up.txt pyproject.toml
 	@sh scripts/install.sh "$(PYTHON)" "$(VENV)" requirements/dev.txt "$(UV)"
 	@touch $(VENV)/.stamp-up $@
+
+$(PEER_VENV)/.stamp: $(PEER).txt
+	@echo "Installing $< into $(PEER_VENV)"
+	@if [ -n "$(UV)" ]; then \
+		"$(UV)" venv --quiet --clear --python "$$(command -v $(PYTHON))" $(PEER_VENV) && \
+		"$(UV)" pip install --quiet --python $(PEER_VENV)/bin/python --require-hashes -r $<; \
+	else \
+		$(PYTHON) -m venv --clear $(PEER_VENV) && \
+		$(PEER_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<; \
+	fi
+	@touch $@

@@ -8,14 +8,14 @@ has more, nothing is taken away, and the difference is part of the result.
 from __future__ import annotations
 
 import shutil
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import msgspec
 
-from tenantry.tenancy import migrations
+from tenantry.tenancy import migrations, revision_files, revisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -165,7 +165,7 @@ def column_revision(number: int, *, after: str) -> tuple[str, str]:
 
 def copy_migrations(folder: Path, revisions: Sequence[tuple[str, str]] = ()) -> Path:
     """Copy both trees to `folder` and add revisions to the tenants'."""
-    shutil.copytree(migrations.migrations_folder(), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(revision_files.migrations_folder(), folder, ignore=shutil.ignore_patterns("__pycache__"))
     for revision, source in revisions:
         add_revision(folder, revision, source)
     return folder
@@ -179,11 +179,10 @@ def add_revision(folder: Path, revision: str, source: str) -> None:
 def use_migrations(folder: Path) -> Iterator[None]:
     """Have this process migrate by the trees in `folder` while the block lasts."""
     caches = (migrations.head, migrations.compile_script)
-    with patch.object(migrations, "migrations_folder", lambda: folder):
+    with ExitStack() as stack:
+        for module in (revision_files, revisions, migrations):
+            stack.enter_context(patch.object(module, "migrations_folder", lambda: folder))
         for cache in caches:
             cache.cache_clear()
-        try:
-            yield
-        finally:
-            for cache in caches:
-                cache.cache_clear()
+            stack.callback(cache.cache_clear)
+        yield

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tenantry.domain import roles, tags, teams
 from tenantry.domain.identity import invitations, sessions, users
-from tenantry.platform import audit, deletion, lifecycle, operators, plans, provisioning, rollouts, tenants
+from tenantry.platform import audit, deletion, operators, plans, provisioning, rollouts, tenants
 from tenantry.tenancy.models import SharedBase, TenantBase
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ DOMAIN_FEATURES: tuple[Feature, ...] = (
 PLATFORM_FEATURES: tuple[Feature, ...] = (
     plans.FEATURE,
     tenants.FEATURE,
-    lifecycle.FEATURE,
     deletion.FEATURE,
     rollouts.FEATURE,
     provisioning.FEATURE,

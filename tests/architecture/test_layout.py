@@ -42,7 +42,6 @@ PECULIAR = {
     "platform/tenants": {"files.py", "lifecycle.py", "plan.py", "usage.py"},
 }
 LACKS = {
-    "platform/lifecycle": {"models.py"},  # it changes what others own
     "platform/tenants": {"models.py"},  # the tenant is tenancy's
 }
 

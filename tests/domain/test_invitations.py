@@ -54,7 +54,7 @@ async def test_of_two_who_accept_at_once_one_gets_in(world: World) -> None:
 
 async def test_an_expired_invitation_is_like_one_that_never_was(world: World, acme: TenantHandle) -> None:
     invited = await _invite(world, "inv-expired")
-    tenant = world.app.state.registry.by_slug("inv-expired")
+    tenant = await world.app.state.registry.find_slug("inv-expired")
     async with world.database.transaction(tenant.write_scope) as transaction:
         await transaction.connection.fetch("UPDATE invitation SET expires_at = now() - interval '1 second'")
     expired = await _accept(world, invited["ownerInvitation"])
@@ -102,7 +102,7 @@ async def test_a_suspended_organization_accepts_nobody(world: World, status: str
 async def test_an_invitation_is_stored_as_a_digest(world: World) -> None:
     invited = await _invite(world, "inv-digest")
     secret = invited["ownerInvitation"].rpartition("_")[2]
-    tenant = world.app.state.registry.by_slug("inv-digest")
+    tenant = await world.app.state.registry.find_slug("inv-digest")
     async with world.database.transaction(tenant.read_scope) as transaction:
         rows = await transaction.connection.fetch("SELECT * FROM invitation")
     assert len(rows) == 1

@@ -8,6 +8,7 @@ from typing import Any
 from schemathesis import Case, GenerationMode
 from schemathesis.core.parameters import ParameterLocation
 
+from tenantry.dev.process import wait_until
 from tests.faults.deployment import Deployment, Session
 from tests.world import PASSWORD
 
@@ -70,7 +71,23 @@ class Estate:
             "tag_id": team["tags"][0]["id"],
             "user_id": user["id"],
             "slug": session.slug,
+            "rollout_id": self._rollout(),
         }
+
+    def _rollout(self) -> str:
+        """One that has ended, since the events of one that runs would be waited for."""
+        client, operator = self._deployment.client, self._deployment.operator
+        made = client.post("/platform/rollouts", json={}, headers=operator)
+        assert made.status_code in {202, 409}, made.text
+        # Where a generated request has started one a moment ago.
+        found: str = made.json()["id" if made.status_code == 202 else "rollout"]
+
+        def has_ended() -> bool:
+            rollout = client.get(f"/platform/rollouts/{found}", headers=operator).json()
+            return bool(rollout["status"] != "running")
+
+        assert wait_until(has_ended, 30)
+        return found
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         assert self._session is not None

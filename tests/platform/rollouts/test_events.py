@@ -159,36 +159,24 @@ async def test_the_stream_stops_when_the_client_goes(api: World) -> None:
     assert [entry for entry in logs if entry["log_level"] in {"warning", "error", "critical"}] == []
 
 
-async def test_a_client_that_goes_in_the_middle_of_a_look_leaves_nothing_behind(
-    api: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_client_that_goes_in_the_middle_of_a_look_leaves_nothing_behind(api: World) -> None:
     rollout_id = await start(api.addresses)
-    events: RolloutEvents = api.app.state.rollout_events
-    reading = asyncio.Event()
-    real = events.look
+
+    async def waits() -> bool:
+        async with as_admin(api.addresses) as admin:
+            return bool(
+                await admin.fetchval(
+                    "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+                )
+            )
 
     async with listen(api, rollout_id) as listener:
         await listener.event()
         async with as_owner(api.addresses) as owner, owner.transaction():
             # The next look waits for this lock, with the one connection.
             await owner.execute("LOCK TABLE platform.rollout_tenant IN ACCESS EXCLUSIVE MODE")
-
-            async def look(*arguments: Any) -> Any:
-                reading.set()
-                return await real(*arguments)
-
-            monkeypatch.setattr(events, "look", look)
-            await asyncio.wait_for(reading.wait(), 5)
-
-            async def waits() -> bool:
-                async with as_admin(api.addresses) as admin:
-                    return bool(
-                        await admin.fetchval(
-                            "SELECT count(*) FROM pg_locks WHERE NOT granted"
-                            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-                        )
-                    )
-
+            # Sooner than the look's own time-out for locks.
             await eventually(waits, 5)
             listener.gone.set()
             await listener.ended(1.0)
@@ -243,8 +231,10 @@ async def test_the_stream_ends_when_the_database_goes(api: World) -> None:
         async with as_admin(_at(api.addresses, admin_url)) as admin:
             await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
             try:
-                await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
                 with capture_logs() as logs:
+                    await admin.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
+                    )
                     assert await listener.rest() == []
             finally:
                 await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')

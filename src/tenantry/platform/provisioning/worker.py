@@ -175,11 +175,12 @@ class Provisioner:
                     await work.driver.execute("SET LOCAL search_path TO DEFAULT")
             except Exception as error:
                 # Whatever it is: a bug that got away would end the provisioner, again at each new start.
-                await self._failed(connection, handler, row, error)
                 if isinstance(error, OperationFailed):
                     log.warning("operation refused", reason=str(error))
                 else:
                     log.exception("operation failed", attempt=row.attempts + 1)
+                # After the log, which may take a second to write a trace: the pause begins now.
+                await self._failed(connection, handler, row, error)
             else:
                 await connection.execute(
                     update(Operation)

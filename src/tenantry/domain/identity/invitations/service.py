@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, insert, select
 
 from tenantry.domain.identity.invitations.models import Invitation
 from tenantry.domain.identity.users.models import User
@@ -118,11 +118,10 @@ async def invite_owner(session: AsyncSession, owner: Owner) -> None:
     """Let the first user of a new organization, made without a password, set one."""
     if owner.invitation_hash is None:
         return
-    session.add(
-        Invitation(
+    await session.execute(
+        insert(Invitation).values(
             user_id=owner.id,
             digest=owner.invitation_hash,
             expires_at=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=owner.invitation_ttl),
         )
     )
-    await session.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
-from sqlalchemy import func, select, text
+from sqlalchemy import func, insert, literal, select, text
 from sqlalchemy.orm import raiseload, undefer_group
 
 from tenantry.domain.identity.users.models import User
@@ -139,16 +139,15 @@ _END_SESSIONS = text("UPDATE user_session SET revoked_at = now() WHERE user_id =
 
 async def create_owner(session: AsyncSession, owner: Owner) -> None:
     """Give a new organization its first user; without a password, the invitations' hook lets them set one."""
-    role = (await session.scalars(select(Role).where(Role.slug == "owner"))).one()
-    user = User(
-        id=owner.id,
-        email=normalize_email(owner.email),
-        name=owner.name,
-        hashed_password=owner.password_hash,
-        roles=[UserRole(role=role)],
+    # Two statements and nothing of the unit of work: whoever creates a tenant waits for this.
+    await session.execute(
+        insert(User).values(
+            id=owner.id, email=normalize_email(owner.email), name=owner.name, hashed_password=owner.password_hash
+        )
     )
-    session.add(user)
-    await session.flush()
+    role = select(literal(owner.id), Role.id).where(Role.slug == "owner")
+    held = await session.execute(insert(UserRole).from_select(["user_id", "role_id"], role).returning(UserRole.id))
+    held.one()
 
 
 async def count_users(session: AsyncSession) -> Mapping[str, Any]:

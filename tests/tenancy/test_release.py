@@ -1,0 +1,218 @@
+"""A release serves the tenants whose schemas it can read, and turns the others away, whichever way they come in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tenantry.tenancy import release
+from tenantry.tenancy.release import OLDEST_SERVED, served_range, served_revisions
+from tenantry.tenancy.revisions import UnknownRevisionError, revisions
+from tests.isolation.routes import ENDPOINTS, body_of
+from tests.platform.support import as_admin, eventually, open_api, tenant_body
+from tests.tenancy.trees import Trees, revision_text
+from tests.world import PASSWORD, Caller, TenantHandle, World
+
+AHEAD = "9999"
+"""A revision that only a later release can have made."""
+
+
+class Ledger:
+    """Writes the revision of tenants down as a rollout does, without changing their schemas."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._before: dict[str, str] = {}
+
+    async def put(self, tenant: TenantHandle, revision: str) -> None:
+        async with as_admin(self._world.addresses) as admin:
+            before = await admin.fetchval("SELECT revision FROM platform.tenant WHERE id = $1", tenant.tenant_id)
+            self._before.setdefault(str(tenant.tenant_id), before)
+            await admin.execute("UPDATE platform.tenant SET revision = $2 WHERE id = $1", tenant.tenant_id, revision)
+        await self._world.app.state.registry.refresh()
+
+    async def restore(self) -> None:
+        async with as_admin(self._world.addresses) as admin:
+            await admin.executemany(
+                "UPDATE platform.tenant SET revision = $2 WHERE id = $1::text::uuid", list(self._before.items())
+            )
+        await self._world.app.state.registry.refresh()
+
+
+@pytest.fixture
+async def ledger(world: World) -> AsyncIterator[Ledger]:
+    made = Ledger(world)
+    yield made
+    await made.restore()
+
+
+def _is_refused(answer: httpx.Response, revision: str, oldest: str, newest: str) -> None:
+    assert answer.status_code == 503, answer.text
+    assert int(answer.headers["Retry-After"]) >= 1
+    problem: dict[str, Any] = answer.json()
+    assert problem["type"] == "/problems/tenant-revision"
+    assert (problem["revision"], problem["oldestServed"], problem["newestServed"]) == (revision, oldest, newest)
+
+
+def test_the_oldest_revision_that_is_served_is_one_of_the_tree() -> None:
+    line = [revision.id for revision in revisions("tenant")]
+    served = served_range()
+    assert OLDEST_SERVED in line
+    assert (served.oldest, served.newest) == (OLDEST_SERVED, line[-1])
+    assert served_revisions() == set(line[line.index(OLDEST_SERVED) :])
+
+
+def test_the_range_goes_from_the_oldest_served_to_the_head_in_the_order_of_the_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trees = Trees(tmp_path, monkeypatch)
+    # Names that do not sort as the tree does.
+    for number, after in (("0009", None), ("0001", "0009"), ("0005", "0001"), ("0003", "0005")):
+        trees.add("tenant", number, revision_text(number, after))
+    monkeypatch.setattr(release, "OLDEST_SERVED", "0001")
+    assert served_range().revisions == ("0001", "0005", "0003")
+    assert served_revisions() == {"0001", "0005", "0003"}
+    monkeypatch.setattr(release, "OLDEST_SERVED", "0003")
+    assert served_revisions() == {"0003"}
+
+
+async def test_a_release_whose_oldest_revision_is_not_in_the_tree_does_not_start(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release, "OLDEST_SERVED", "0815")
+    with pytest.raises(UnknownRevisionError, match="'0815'"):
+        async with open_api(world.addresses, world.settings.home):
+            pass  # pragma: no cover - it does not come to that
+
+
+async def test_tenants_before_and_after_the_range_are_refused_while_their_neighbours_are_served(
+    world: World, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenants = {revision: await world.create_tenant("ranged") for revision in ("0001", "0002", "0003", "0004")}
+    trees = Trees(tmp_path, monkeypatch)
+    trees.copy("tenant")
+    newest = max(path.name[:4] for path in (trees.folder / "tenant" / "versions").glob("*.py"))
+    assert newest == "0001", "this test's own revisions follow the project's: renumber them"
+    for number, after in (("0002", "0001"), ("0003", "0002")):
+        trees.add("tenant", number, revision_text(number, after))
+    monkeypatch.setattr(release, "OLDEST_SERVED", "0002")
+    for revision, tenant in tenants.items():
+        await ledger.put(tenant, revision)
+    async with open_api(world.addresses, world.settings.home) as later:
+        answers = {
+            revision: await Caller(later.http, tenant.access_token).get("/api/teams")
+            for revision, tenant in tenants.items()
+        }
+        assert {revision: answer.status_code for revision, answer in answers.items()} == {
+            "0001": 503,
+            "0002": 200,
+            "0003": 200,
+            "0004": 503,
+        }
+        for revision in ("0001", "0004"):
+            _is_refused(answers[revision], revision, "0002", "0003")
+
+
+async def test_a_tenant_is_served_again_as_soon_as_it_is_migrated(
+    world: World, ledger: Ledger, acme: TenantHandle, globex: TenantHandle
+) -> None:
+    head = served_range().newest
+    await ledger.put(acme, AHEAD)
+    _is_refused(await acme.get("/api/teams"), AHEAD, OLDEST_SERVED, head)
+    assert (await globex.get("/api/teams")).status_code == 200
+
+    async def is_served() -> bool:
+        return (await acme.get("/api/teams")).status_code == 200
+
+    async with as_admin(world.addresses) as admin:
+        await admin.execute("UPDATE platform.tenant SET revision = $2 WHERE id = $1", acme.tenant_id, head)
+    await eventually(is_served, 1.0)
+
+
+async def test_no_route_lets_a_tenant_in_that_is_not_served(
+    world: World, ledger: Ledger, acme: TenantHandle, globex: TenantHandle
+) -> None:
+    """All routes of the tenants' plane; those without a token have tests of their own, below."""
+    await ledger.put(acme, AHEAD)
+    tried = 0
+    for endpoint in ENDPOINTS:
+        if not endpoint.path.startswith("/api/") or endpoint.is_public:
+            continue
+        body = body_of(endpoint.body)
+        answer = await acme.request(endpoint.method, endpoint.url(), **({} if body is None else {"json": body}))
+        _is_refused(answer, AHEAD, OLDEST_SERVED, served_range().newest)
+        tried += 1
+    assert tried > 20
+    assert (await globex.get("/api/users/me")).status_code == 200
+
+
+def test_the_routes_that_find_their_tenant_themselves_are_those_that_are_tested_here() -> None:
+    public = {str(endpoint) for endpoint in ENDPOINTS if endpoint.path.startswith("/api/") and endpoint.is_public}
+    assert public == {"POST /api/auth/login", "POST /api/auth/refresh", "POST /api/auth/invitations/accept"}
+
+
+@pytest.mark.parametrize("password", [PASSWORD, "something else entirely"])
+async def test_logging_in_is_refused_whatever_the_password(
+    world: World, ledger: Ledger, acme: TenantHandle, globex: TenantHandle, password: str
+) -> None:
+    await ledger.put(acme, AHEAD)
+    for _ in range(world.settings.login_failures + 1):
+        # None of them counts as a failure: nobody has looked at a password.
+        answer = await world.http.post(
+            "/api/auth/login", json={"tenant": acme.slug, "email": acme.owner_email, "password": password}
+        )
+        _is_refused(answer, AHEAD, OLDEST_SERVED, served_range().newest)
+    await world.log_in(globex.slug, globex.owner_email)
+    await ledger.restore()
+    await world.log_in(acme.slug, acme.owner_email)
+
+
+async def test_a_suspended_tenants_accounts_are_not_read_at_a_revision_that_is_not_served(
+    world: World, ledger: Ledger, acme: TenantHandle
+) -> None:
+    assert (await world.operator.post(f"/platform/tenants/{acme.slug}/suspend")).status_code == 200
+    await ledger.put(acme, AHEAD)
+    answer = await world.http.post(
+        "/api/auth/login", json={"tenant": acme.slug, "email": acme.owner_email, "password": PASSWORD}
+    )
+    _is_refused(answer, AHEAD, OLDEST_SERVED, served_range().newest)
+
+
+async def test_a_refresh_token_is_not_spent_on_a_refusal(
+    world: World, ledger: Ledger, acme: TenantHandle, globex: TenantHandle
+) -> None:
+    await ledger.put(acme, AHEAD)
+    refused = await world.http.post("/api/auth/refresh", json={"refreshToken": acme.refresh_token})
+    _is_refused(refused, AHEAD, OLDEST_SERVED, served_range().newest)
+    served = await world.http.post("/api/auth/refresh", json={"refreshToken": globex.refresh_token})
+    assert served.status_code == 200
+    await ledger.restore()
+    again = await world.http.post("/api/auth/refresh", json={"refreshToken": acme.refresh_token})
+    assert again.status_code == 200
+
+
+async def test_an_invitation_is_not_spent_on_a_refusal(world: World, ledger: Ledger, globex: TenantHandle) -> None:
+    made = await world.operator.post("/platform/tenants", json=tenant_body("invited", ownerPassword=None))
+    assert made.status_code == 201
+    body = made.json()
+    invited = TenantHandle(world.http, "", slug="invited", tenant_id=body["id"], world=world)
+    payload = {"token": body["ownerInvitation"], "password": PASSWORD}
+    await ledger.put(invited, AHEAD)
+    refused = await world.http.post("/api/auth/invitations/accept", json=payload)
+    _is_refused(refused, AHEAD, OLDEST_SERVED, served_range().newest)
+    assert (await globex.get("/api/users/me")).status_code == 200
+    await ledger.restore()
+    accepted = await world.http.post("/api/auth/invitations/accept", json=payload)
+    assert accepted.status_code == 200
+
+
+async def test_operators_manage_a_tenant_that_is_not_served(world: World, ledger: Ledger, acme: TenantHandle) -> None:
+    await ledger.put(acme, AHEAD)
+    shown = await world.operator.get(f"/platform/tenants/{acme.slug}")
+    assert (shown.status_code, shown.json()["revision"]) == (200, AHEAD)
+    suspended = await world.operator.post(f"/platform/tenants/{acme.slug}/suspend")
+    assert suspended.status_code == 200
