@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -20,8 +21,10 @@ from tests.architecture.migration_lint import lint
 from tests.cli.support import ROOT, answer, refused, run
 from tests.databases import Template
 from tests.tenancy.trees import Trees, revision_text
+from tests.tree import forget
 
-NEXT = {"tenant": f"{int(head('tenant')) + 1:04}", "shared": f"{int(head('shared')) + 1:04}"}
+HEADS: dict[Tree, str] = {"tenant": head("tenant"), "shared": head("shared")}
+NEXT = {tree: f"{int(revision) + 1:04}" for tree, revision in HEADS.items()}
 
 
 @pytest.fixture
@@ -31,12 +34,16 @@ def owner(env: dict[str, str], database_addresses: Template) -> dict[str, str]:
 
 
 @pytest.fixture
-def trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trees:
+def trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trees]:
     """The project's trees, copied."""
+    forget()
     made = Trees(tmp_path / "migrations", monkeypatch)
     made.copy("tenant")
     made.copy("shared")
-    return made
+    yield made
+    # The head of a copy must not be taken for the project's by the tests that come after in this process.
+    monkeypatch.undo()
+    forget()
 
 
 def _with_more(metadata: MetaData, schema: str | None) -> MetaData:
@@ -93,7 +100,7 @@ def test_what_the_models_have_more_becomes_the_next_revision(
     assert _everything(database_addresses) == before, "the scratch schema is gone, and nothing else has changed"
 
     written = revisions(tree)[-1]
-    assert (written.id, written.down_revision, written.path) == (NEXT[tree], head(tree), path)
+    assert (written.id, written.down_revision, written.path) == (NEXT[tree], HEADS[tree], path)
     assert (written.doc, written.online, written.irreversible) == ("Rockets & their stages", False, None)
     text = path.read_text()
     table = "team" if tree == "tenant" else "plan"

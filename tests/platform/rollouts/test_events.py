@@ -257,18 +257,6 @@ async def test_what_is_not_there_or_not_allowed_is_a_problem_and_no_stream(api: 
     assert (long.json()["errors"][0]["field"], long.json()["errors"][0]["source"]) == ("Last-Event-ID", "header")
 
 
-async def test_a_stream_is_logged_when_it_is_over_with_its_operator(api: World) -> None:
-    rollout_id = await start(api.addresses)
-    with capture_logs() as logs:
-        async with listen(api, rollout_id) as listener:
-            await listener.event()
-            assert [entry for entry in logs if entry["event"] == "request"] == []
-    [line] = [entry for entry in logs if entry["event"] == "request"]
-    assert (line["route"], line["status"]) == ("/platform/rollouts/{rollout_id}/events", 200)
-    assert line["operator"]
-    assert "tenant" not in line
-
-
 def test_a_server_that_is_told_to_end_does_not_wait_for_its_listeners(
     database_addresses: Template, tmp_path: Path
 ) -> None:
