@@ -138,13 +138,7 @@ def configure_logging(
     logging.captureWarnings(True)
     # Rendering is the formatter's: a logger that was cached before the second call is right after it as well.
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *_COMMON,
-            _redact_positional,
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=_PROCESSORS,
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -282,6 +276,17 @@ class _Handler(logging.StreamHandler[TextIO]):
 @lru_cache(maxsize=4096)
 def _names_secret(name: str) -> bool:
     return _SECRET_NAME.fullmatch(_CAMEL.sub("_", name).lower().replace("-", "_")) is not None
+
+
+# One list for good: a logger that was used before keeps the list of its time, and whoever puts a processor in for a
+# while (`structlog.testing.capture_logs`) would not reach it in another.
+_PROCESSORS: Final[list[Processor]] = [
+    structlog.stdlib.filter_by_level,
+    *_COMMON,
+    _redact_positional,
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+]
 
 
 def _clean(name: str, value: Any, depth: int) -> Any:

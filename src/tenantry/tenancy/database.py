@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 from uuid import uuid4
 
+import asyncpg
 import structlog
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DisconnectionError, EmulatedDBAPIException
+from sqlalchemy.exc import DisconnectionError, EmulatedDBAPIException, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
@@ -27,7 +28,18 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-__all__ = ("Database", "Transaction", "driver_of", "owner_engine")
+__all__ = ("LOST", "Database", "Transaction", "driver_of", "owner_engine")
+
+LOST = (
+    OSError,
+    TimeoutError,
+    SQLAlchemyError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # Of a connection that the server has bidden farewell, at the next statement, while its end is still on the way.
+    asyncpg.InternalClientError,
+)
+"""What a database that is away looks like to whoever works without a request and comes back later."""
 
 _log = structlog.get_logger(__name__)
 

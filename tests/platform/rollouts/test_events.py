@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tenantry.dev.process import wait_until
+from tenantry.kernel.http import Edge
 from tenantry.kernel.security import AUDIENCE_PLATFORM, Tokens
 from tenantry.platform.operators.models import Operator
 from tenantry.platform.rollouts.events import RolloutEvents
@@ -255,6 +257,27 @@ async def test_what_is_not_there_or_not_allowed_is_a_problem_and_no_stream(api: 
     long = await api.operator.get(f"/platform/rollouts/{rollout_id}/events", headers={"Last-Event-ID": "x" * 101})
     assert long.status_code == 422
     assert (long.json()["errors"][0]["field"], long.json()["errors"][0]["source"]) == ("Last-Event-ID", "header")
+
+
+async def test_a_stream_is_logged_when_it_is_over_with_its_operator(
+    api: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[dict[str, Any]] = []
+
+    def log(values: dict[str, Any]) -> bool:
+        lines.append(values)
+        return True
+
+    # By its full name the package gives the function of that name.
+    monkeypatch.setattr(sys.modules[Edge.__module__], "log_access", log)
+    rollout_id = await start(api.addresses)
+    async with listen(api, rollout_id) as listener:
+        await listener.event()
+        assert lines == []
+    [line] = lines
+    assert (line["route"], line["status"]) == ("/platform/rollouts/{rollout_id}/events", 200)
+    assert line["operator"]
+    assert "tenant" not in line
 
 
 def test_a_server_that_is_told_to_end_does_not_wait_for_its_listeners(

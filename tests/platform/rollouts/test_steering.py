@@ -13,6 +13,7 @@ from tenantry.kernel.errors import ConflictException, ResourceNotFoundException,
 from tenantry.platform.rollouts import steering
 from tenantry.platform.rollouts.chore import RolloutChore
 from tenantry.platform.rollouts.planning import Group
+from tenantry.platform.rollouts.runner import EXECUTOR_LOCK
 from tenantry.tenancy.context import ScopeTimes, control_scope
 from tenantry.tenancy.database import Database, owner_engine
 from tenantry.tenancy.revisions import revisions
@@ -134,19 +135,31 @@ async def test_of_two_runners_one_works_and_the_other_sees_it_to_the_end(
     tenant_tree.add("op.execute('SELECT pg_sleep(0.05)')")
     rollout = await start(database_addresses, concurrency=1)
     seen: list[int] = []
-    first, second, third = await asyncio.gather(
+    first, second = await asyncio.gather(
         quick_runner(database_addresses).run(rollout),
         quick_runner(database_addresses).run(rollout, lambda progress: seen.append(progress.done)),
-        # A provisioner does not wait: it has other chores.
-        quick_runner(database_addresses).run(rollout, wait=False),
     )
     assert first == second
     assert first is not None
     assert (first.status, first.done) == ("done", 6)
-    assert third is None
     assert seen == sorted(seen)
     assert seen[-1] == 6
     assert {row["attempts"] for row in (await rows_of(database_addresses, rollout)).values()} == {1}
+
+
+async def test_a_runner_that_does_not_wait_leaves_it_to_whoever_works(
+    database_addresses: Template, tenant_tree: TenantTree
+) -> None:
+    """A provisioner's: it has other chores."""
+    await make_tenants(database_addresses, "acme")
+    tenant_tree.add()
+    rollout = await start(database_addresses)
+    async with as_owner(database_addresses) as somebody, somebody.transaction():
+        await somebody.execute("SELECT pg_advisory_xact_lock($1)", EXECUTOR_LOCK)
+        assert await quick_runner(database_addresses).run(rollout, wait=False) is None
+    ended = await quick_runner(database_addresses).run(rollout, wait=False)
+    assert ended is not None
+    assert (ended.status, ended.done) == ("done", 1)
 
 
 async def test_an_onlooker_takes_over_from_a_runner_that_is_gone(

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 import asyncpg
 import structlog
 from sqlalchemy import select, text, update
-from sqlalchemy.exc import SQLAlchemyError
 
 from tenantry.platform.provisioning.models import Operation
 from tenantry.platform.provisioning.operations import OPERATION_CHANNEL, OperationFailed, Work
 from tenantry.tenancy.connection import DriverConnection
-from tenantry.tenancy.database import owner_engine
+from tenantry.tenancy.database import LOST, owner_engine
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ("Provisioner",)
 
 _ATTEMPTS = 5
-_LOST = (OSError, TimeoutError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _log = structlog.get_logger(__name__)
 
@@ -101,7 +99,7 @@ class Provisioner:
                 await connection.add_listener(OPERATION_CHANNEL, lambda *_: self._wake.set())
                 self._wake.set()
                 await lost.wait()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except LOST as error:
                 _log.warning("provisioner cannot listen", error=repr(error))
             finally:
                 if connection is not None:
@@ -132,7 +130,7 @@ class Provisioner:
                 # Cancelled in mid-work with the connection gone: the roll-back's error took the cancellation's
                 # place, and a provisioner that was told to stop would go on.
                 raise asyncio.CancelledError from error
-            if isinstance(error, _LOST):
+            if isinstance(error, LOST):
                 _log.warning(complaint, error=repr(error))
             else:
                 # A bug of one chore must not end the process that makes everybody's schemas.

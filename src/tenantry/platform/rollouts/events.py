@@ -7,14 +7,13 @@ import hashlib
 import time
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import msgspec
 import structlog
 from litestar.response.sse import ServerSentEventMessage
-from sqlalchemy.exc import SQLAlchemyError
 
 from tenantry.platform.access import load_operator_principal
 from tenantry.platform.rollouts.service import RolloutService
+from tenantry.tenancy.database import LOST
 from tenantry.tenancy.request import request_transaction
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ PERMISSION = "rollouts:read"
 
 _RETRY = 2000
 """Milliseconds after which a client whose stream broke comes back."""
-_LOST = (OSError, TimeoutError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _log = structlog.get_logger(__name__)
 _encode = msgspec.json.Encoder().encode
@@ -109,7 +107,7 @@ class RolloutEvents:
                 return
             try:
                 found = await self.look(request, first.id)
-            except _LOST as error:
+            except LOST as error:
                 _log.warning("a stream of events ended for want of the database", error=repr(error))
                 return
 

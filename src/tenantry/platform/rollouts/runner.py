@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from uuid import UUID
 
-__all__ = ("Progress", "RolloutRunner")
+__all__ = ("EXECUTOR_LOCK", "Progress", "RolloutRunner")
 
-_LOCK = 0x7E4A_5EEE
+EXECUTOR_LOCK = 0x7E4A_5EEE
 """The executor's advisory lock; any number that nothing else takes will do."""
 
 _log = structlog.get_logger(__name__)
@@ -106,7 +106,7 @@ class RolloutRunner:
         async with self.connect() as connection:
             while True:
                 await connection.execute("BEGIN")
-                if await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
+                if await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", EXECUTOR_LOCK):
                     ended = await self._execute(connection, rollout_id, tell)
                     await connection.execute("ROLLBACK")
                     return ended
