@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from tenantry.kernel.home import complete
 from tenantry.kernel.logging import configure_logging
 from tenantry.kernel.settings import load_settings
-from tenantry.platform.tenants.service import TenantCreator, TenantService
+from tenantry.platform.tenants.creation import TenantCreator
+from tenantry.platform.tenants.service import TenantService
 from tenantry.tenancy.context import PlanLimits, TenantContext, control_scope
 from tenantry.tenancy.wiring import create_database, create_hasher, scope_times
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from tenantry.kernel.security import PasswordHasher
     from tenantry.kernel.settings import Settings
+    from tenantry.kernel.storage import Storage
+    from tenantry.platform.lifecycle.service import Lifecycle
     from tenantry.tenancy.context import ScopeTimes
     from tenantry.tenancy.database import Database
     from tenantry.tenancy.models import Tenant
@@ -58,6 +61,25 @@ class ControlPlane:
             hasher=self.hasher,
             settings=self.settings,
             hooks=PROVISION_HOOKS,
+        )
+
+    @cached_property
+    def storage(self) -> Storage:
+        from tenantry.kernel.storage import Storage
+
+        return Storage.open(self.settings)
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        from tenantry.platform.lifecycle.service import Lifecycle
+
+        return Lifecycle(
+            database=self.database,
+            read_scope=self.read_scope,
+            write_scope=self.write_scope,
+            hasher=self.hasher,
+            settings=self.settings,
+            storage=lambda: self.storage,
         )
 
     async def tenant(self, slug: str) -> Tenant:

@@ -153,6 +153,12 @@ class TenantRegistry:
         except TimeoutError:
             raise UnavailableException("The tenant registry cannot be refreshed.") from None
 
+    async def next_poll(self, seconds: float) -> None:
+        """Wait until the tenants have been looked at again, which a change of one brings about; `seconds` at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self._polled:
+                await self._polled.wait()
+
     def _require_fresh(self) -> None:
         if not self.is_fresh:
             raise UnavailableException("The tenant registry has lost touch with the database.")

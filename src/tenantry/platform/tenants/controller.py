@@ -14,8 +14,9 @@ from tenantry.kernel.errors import UnavailableException
 from tenantry.kernel.schema import Page, changes
 from tenantry.kernel.service import Injected, ListQuery, create_list_query, to_struct
 from tenantry.platform.access import actor_of
+from tenantry.platform.tenants.creation import TenantCreator
 from tenantry.platform.tenants.schemas import SuspendPayload, TenantCreate, TenantCreated, TenantRead, TenantUpdate
-from tenantry.platform.tenants.service import TenantCreator, TenantService, provide_tenants
+from tenantry.platform.tenants.service import TenantService, provide_tenants
 from tenantry.platform.tenants.usage import TenantUsage, read_usage
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.guards import requires_permission

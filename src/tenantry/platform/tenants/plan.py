@@ -15,12 +15,13 @@ from sqlalchemy import select
 from tenantry.platform.audit.service import record
 from tenantry.platform.plans.models import Plan
 from tenantry.platform.tenants.files import FilesError, PlanFile, TenantFile, TenantFiles
-from tenantry.platform.tenants.service import TenantCreator, TenantService
+from tenantry.platform.tenants.service import TenantService
 from tenantry.tenancy.models import Tenant
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from tenantry.platform.tenants.creation import TenantCreator
     from tenantry.tenancy.database import Database
     from tenantry.tenancy.scope import Scope
 
