@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +74,8 @@ def main(
         log_level=log_level,
         python=python,
     )
+    # A dozen processes and a database would stay behind: ended as by an exception, it stops what it has started.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         with show_progress(quiet=quiet) as tell:
             result = run(options, tell)

@@ -63,14 +63,15 @@ def tables(result: Result) -> Iterator[RenderableType]:
     yield measured
     ratios = Table(title="Times as good as the peer", title_justify="left", header_style="bold")
     ratios.add_column("Comparison", no_wrap=True)
-    for name in ("times", "quartiles", "rounds", "aim"):
-        ratios.add_column(name, justify="right")
+    for name in ("times", "quartiles", "rounds", "against", "aim"):
+        ratios.add_column(name, justify="left" if name == "against" else "right")
     for ratio in result.ratios:
         ratios.add_row(
             ratio.title,
             _number(ratio.ratio),
             f"{_number(ratio.lower)}-{_number(ratio.upper)}",
             str(ratio.rounds),
+            ratio.against.partition(".")[2],
             _aim(ratio),
         )
     yield ratios

@@ -40,10 +40,27 @@ SAMPLES: Samples = {
 def test_more_requests_and_less_time_are_both_better_than_the_peer() -> None:
     """The machine became ten times slower after the first round: each round's ratio is four times all the same."""
     ratios = {ratio.name: ratio for ratio in compare(SAMPLES)}
-    assert set(ratios) == {"a", "b.warm"}
+    assert set(ratios) == {"a", "a.sync", "b.warm"}
     assert (ratios["a"].ratio, ratios["a"].lower, ratios["a"].upper, ratios["a"].reached) == (4.0, 4.0, 4.0, True)
     assert (ratios["b.warm"].ratio, ratios["b.warm"].lower, ratios["b.warm"].upper) == (10.0, 10.0, 15.0)
     assert ratios["b.warm"].reached is False
+
+
+def test_aim_is_measured_against_whichever_of_the_peers_configurations_did_best() -> None:
+    """By the whole run: gthread was ahead in one round of three."""
+    samples: Samples = {
+        **SAMPLES,
+        "requests.gthread": [[1000.0], [40.0], [90.0]],
+        "noop.ours": [[0.1]],
+        "noop.standard": [[26.0]],
+        "noop.multiprocessing": [[14.0]],
+    }
+    ratios = {ratio.name: ratio for ratio in compare(samples)}
+    assert (ratios["a"].against, ratios["a"].ratio) == ("requests.sync", 4.0)
+    assert ratios["a.gthread"].against == "requests.gthread"
+    assert ratios["d"].against == "noop.multiprocessing"
+    assert ratios["d"].ratio == pytest.approx(140)
+    assert "d.standard" in ratios
 
 
 def test_sides_with_different_numbers_of_rounds_are_not_compared() -> None:
@@ -59,7 +76,8 @@ def test_slow_end_is_reported_of_rates_and_of_durations() -> None:
 
 def test_every_comparison_is_of_lines_that_are_measured_in_the_same_unit() -> None:
     units = {line.name: line.unit for line in LINES}
-    assert all(units[comparison.ours] == units[comparison.theirs] for comparison in COMPARISONS)
+    for comparison in COMPARISONS:
+        assert {units[name] for name in comparison.theirs} == {units[comparison.ours]}
     assert {comparison.name: comparison.aim for comparison in COMPARISONS if comparison.aim} == {
         "a": 3,
         "b.warm": 30,
