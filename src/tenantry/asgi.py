@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import TYPE_CHECKING, cast
 
 from litestar import Litestar, Router
@@ -27,11 +28,13 @@ from tenantry.kernel.openapi import OPERATOR_TOKEN, TENANT_TOKEN
 from tenantry.kernel.redis import create_redis
 from tenantry.kernel.security import Keyring, Tokens
 from tenantry.kernel.settings import Settings, load_settings
+from tenantry.kernel.storage import Storage
 from tenantry.platform.access import PlatformMiddleware, load_operator_principal
 from tenantry.platform.deletion.service import Purger
+from tenantry.platform.lifecycle.service import Lifecycle
 from tenantry.platform.operators.service import OperatorAuthenticator
 from tenantry.platform.rollouts.events import RolloutEvents
-from tenantry.platform.tenants.service import TenantCreator
+from tenantry.platform.tenants.creation import TenantCreator
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.guards import requires_active_user
 from tenantry.tenancy.registry import TenantRegistry
@@ -57,6 +60,12 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
     tokens = Tokens(keyring, settings.token_issuer)
     hasher = create_hasher(settings)
     shutdown = Shutdown()
+
+    # When it is first needed: a process that fetches no export may run without a folder to write to.
+    @cache
+    def open_storage() -> Storage:
+        return Storage.open(settings)
+
     registry = TenantRegistry(
         settings.database_listen_url or required(settings.database_url),
         times=times,
@@ -166,9 +175,23 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
             ),
             "purger": Purger(database=database, read_scope=control_read, write_scope=control_write, settings=settings),
             "tenant_creator": TenantCreator(
-                database=database, times=times, hasher=hasher, settings=settings, hooks=PROVISION_HOOKS
+                database=database,
+                times=times,
+                hasher=hasher,
+                settings=settings,
+                hooks=PROVISION_HOOKS,
+                registry=registry,
             ),
             "rollout_events": RolloutEvents(shutdown),
+            "open_storage": open_storage,
+            "lifecycle": Lifecycle(
+                database=database,
+                read_scope=control_read,
+                write_scope=control_write,
+                hasher=hasher,
+                settings=settings,
+                storage=open_storage,
+            ),
             "health_checks": {
                 "database": HealthCheck(ask_database),
                 "registry": HealthCheck(ask_registry),

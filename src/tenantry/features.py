@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tenantry.domain import roles, tags, teams
+from tenantry.domain import organization, roles, tags, teams
 from tenantry.domain.identity import invitations, sessions, users
-from tenantry.platform import audit, deletion, operators, plans, provisioning, rollouts, tenants
+from tenantry.platform import audit, deletion, lifecycle, operators, plans, provisioning, rollouts, tenants
 from tenantry.tenancy.models import SharedBase, TenantBase
 
 if TYPE_CHECKING:
@@ -29,12 +29,14 @@ DOMAIN_FEATURES: tuple[Feature, ...] = (
     invitations.FEATURE,
     tags.FEATURE,
     teams.FEATURE,
+    organization.FEATURE,
 )
 """In the order in which their `seed` and then their `provision` hooks run: a hook may use the rows of those before."""
 
 PLATFORM_FEATURES: tuple[Feature, ...] = (
     plans.FEATURE,
     tenants.FEATURE,
+    lifecycle.FEATURE,
     deletion.FEATURE,
     rollouts.FEATURE,
     provisioning.FEATURE,

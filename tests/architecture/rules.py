@@ -240,6 +240,7 @@ _COMPOSES_SQL = {
     "src/tenantry/tenancy/bootstrap.py": "names of ours; a database's name and passwords that patterns let through",
     "src/tenantry/platform/provisioning/schema.py": "a schema's name made of a UUID's digits",
     "src/tenantry/platform/deletion/catalog.py": "names made of a UUID's digits, and names that the server has quoted",
+    "src/tenantry/platform/lifecycle/snapshot.py": "names that the server has quoted",
     "src/tenantry/platform/rollouts/migration.py": "a schema's name and ids of a UUID's digits, revisions by pattern",
     "src/tenantry/cli/admin.py": "a database's name that `bootstrap` has let through",
     "src/tenantry/cli/content.py": "a constant's name",

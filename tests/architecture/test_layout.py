@@ -18,8 +18,22 @@ SOMETIMES = frozenset({"jobs.py", "handlers.py", "providers.py", "queries.py"})
 
 PECULIAR = {
     "domain/identity/sessions": {"throttle.py"},
+    "domain/organization": {"owners.py"},
     "domain/roles": {"catalogue.py"},
     "platform/deletion": {"catalog.py", "certificate.py", "chore.py", "holdings.py", "purge.py"},
+    "platform/lifecycle": {
+        "archiving.py",
+        "building.py",
+        "chore.py",
+        "cloning.py",
+        "copying.py",
+        "exporting.py",
+        "files.py",
+        "founding.py",
+        "importing.py",
+        "restoring.py",
+        "snapshot.py",
+    },
     "platform/provisioning": {
         "creation.py",
         "fingerprint.py",
@@ -39,9 +53,11 @@ PECULIAR = {
         "runner.py",
         "steering.py",
     },
-    "platform/tenants": {"files.py", "lifecycle.py", "plan.py", "usage.py"},
+    "platform/tenants": {"creation.py", "files.py", "lifecycle.py", "plan.py", "usage.py"},
 }
 LACKS = {
+    "domain/organization": {"models.py"},  # it is the control plane's row
+    "platform/lifecycle": {"models.py"},  # it changes what others own
     "platform/tenants": {"models.py"},  # the tenant is tenancy's
 }
 

@@ -63,13 +63,12 @@ EVENTS: Mapping[Event, _Rule] = MappingProxyType(
     }
 )
 
-_NOT_OFFERED: frozenset[str] = frozenset({"activate", "fail", "archive", "restore", "clone", "export"})
-"""What the provisioner alone makes happen, and what no route or command asks for yet."""
+_INTERNAL: frozenset[str] = frozenset({"activate", "fail"})
 
 
 def allowed_events(status: str) -> list[Event]:
     """What an operator may ask for in this state, sorted."""
-    return sorted(event for event, rule in EVENTS.items() if status in rule.sources and event not in _NOT_OFFERED)
+    return sorted(event for event, rule in EVENTS.items() if status in rule.sources and event not in _INTERNAL)
 
 
 def require_state(tenant: Tenant, event: Event) -> None:

@@ -39,8 +39,8 @@ class User(TenantBase):
         Text, deferred=True, deferred_group="secret", info={"secret": True}
     )
     """argon2id; None until an invitation is accepted. Deferred, so that no list carries it about."""
-    name: Mapped[str | None] = mapped_column(Text)
-    avatar_url: Mapped[str | None] = mapped_column(Text)
+    name: Mapped[str | None] = mapped_column(Text, info={"personal": "name"})
+    avatar_url: Mapped[str | None] = mapped_column(Text, info={"personal": "url"})
     is_active: Mapped[bool] = mapped_column(default=True)
     is_superuser: Mapped[bool] = mapped_column(default=False)
     is_verified: Mapped[bool] = mapped_column(default=False)

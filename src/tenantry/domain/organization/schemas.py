@@ -1,0 +1,37 @@
+"""The organization on the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from tenantry.kernel.schema import BaseStruct
+
+__all__ = ("OrganizationExport", "OrganizationPlan", "OrganizationRead")
+
+
+class OrganizationPlan(BaseStruct):
+    slug: str
+    name: str
+
+
+class OrganizationRead(BaseStruct):
+    id: UUID
+    slug: str
+    name: str
+    plan: OrganizationPlan
+
+
+class OrganizationExport(BaseStruct):
+    """A copy of the organization's data; what is in it is known once it is done."""
+
+    id: UUID
+    status: Literal["pending", "done", "failed", "expired"]
+    bytes: int | None
+    sha256: str | None
+    """Of the file."""
+    created_at: datetime
+    finished_at: datetime | None
+    expires_at: datetime | None
+    """When the file is removed."""

@@ -1,0 +1,179 @@
+"""Tenants with something of everything in them, operations that the test has carried out, and what there is then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+
+from tenantry.kernel.storage import Storage
+from tenantry.platform.archives.writer import TableDigest, table_digests
+from tenantry.tenancy.connection import DriverConnection
+from tests.databases import Template
+from tests.platform.belongings import make_due, provisioner
+from tests.platform.support import as_admin, eventually, open_api, tenant_body
+from tests.world import PASSWORD, Caller, World
+
+__all__ = (
+    "Digests",
+    "Inhabited",
+    "as_owner",
+    "ask",
+    "carry_out",
+    "carry_out_failing",
+    "digests",
+    "files_of",
+    "found",
+    "of_catalog",
+    "open_deployment",
+    "operation_of",
+    "run",
+    "tenant_row",
+)
+
+Digests = Mapping[str, TableDigest]
+
+
+def open_deployment(addresses: Template, home: Path, **overrides: object) -> AbstractAsyncContextManager[World]:
+    """An API that waits for nobody and notices quickly."""
+    return open_api(addresses, home, **{"provision_wait": 0.01, "registry_poll_interval": 0.05, **overrides})
+
+
+@dataclass(frozen=True)
+class Inhabited:
+    """A tenant with people, teams and tags, whose owner is signed in."""
+
+    slug: str
+    id: UUID
+    owner: Caller
+    people: tuple[str, ...]
+
+    @property
+    def schema(self) -> str:
+        return f"t_{self.id.hex}"
+
+
+async def found(api: World, slug: str, *, teams: int = 2) -> Inhabited:
+    """Make a tenant, and move people in: every table of it has rows."""
+    made = await api.operator.post("/platform/tenants", json=tenant_body(slug))
+    assert made.status_code == 202, made.text
+    await carry_out(api)
+    owner = await api.log_in(slug, f"owner@{slug}.example")
+    people = [f"owner@{slug}.example"]
+    for name in ("ann", "bob"):
+        email = f"{name}@{slug}.example"
+        body = {"email": email, "password": PASSWORD, "name": f"{name.title()} of {slug}", "roles": ["member"]}
+        answer = await owner.post("/api/users", json=body)
+        assert answer.status_code == 201, answer.text
+        people.append(email)
+        for number in range(teams):
+            if name == "ann":
+                team = await owner.post("/api/teams", json={"name": f"Team {number} of {slug}", "tags": [f"of {slug}"]})
+                assert team.status_code == 201, team.text
+                member = {"userId": answer.json()["id"], "role": "member"}
+                added = await owner.post(f"/api/teams/{team.json()['id']}/members", json=member)
+                assert added.status_code == 201, added.text
+    # A refresh leaves a spent token behind.
+    again = await api.http.post("/api/auth/refresh", json={"refreshToken": owner.refresh_token})
+    assert again.status_code == 200, again.text
+    return Inhabited(slug, UUID(made.json()["id"]), Caller(api.http, again.json()["accessToken"]), tuple(people))
+
+
+async def ask(caller: Caller, path: str, body: Mapping[str, Any] | None = None) -> str:
+    """Ask for something that a provisioner has to carry out; the operation's id."""
+    answer = await caller.post(path, **({} if body is None else {"json": body}))
+    assert answer.status_code == 202, answer.text
+    assert int(answer.headers["Retry-After"]) >= 0
+    location = answer.headers["Location"]
+    assert location.startswith(("/platform/operations/", "/api/organization/exports/"))
+    return str(location.rpartition("/")[2])
+
+
+async def carry_out(api: World, **replaced: Any) -> None:
+    """Have what is pending done, now; `replaced` are settings of the provisioner."""
+    await make_due(api)
+    async with provisioner(api, **replaced) as worker:
+        assert await worker.work_off() == 1
+
+
+async def carry_out_failing(api: World, operation: str, **replaced: Any) -> dict[str, Any]:
+    """Have it tried until it is given up; the operation."""
+    async with provisioner(api, **replaced) as worker:
+        while (now := await operation_of(api, operation))["status"] == "pending":
+            await make_due(api)
+            await worker.work_off()
+    assert now["status"] == "failed"
+    return now
+
+
+async def run(api: World, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Ask for it and have it done; the operation."""
+    operation = await ask(api.operator, path, body)
+    await carry_out(api)
+    done = await operation_of(api, operation)
+    assert done["status"] == "done", done["error"]
+    return done
+
+
+async def operation_of(api: World, operation: str) -> dict[str, Any]:
+    answer = await api.operator.get(f"/platform/operations/{operation}")
+    assert answer.status_code == 200, answer.text
+    return answer.json()  # type: ignore[no-any-return]
+
+
+@asynccontextmanager
+async def as_owner(addresses: Template) -> AsyncIterator[DriverConnection]:
+    connection: DriverConnection = await asyncpg.connect(addresses.owner_url, connection_class=DriverConnection)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def digests(api: World, tenant_id: UUID) -> Digests:
+    """What each table of a tenant holds, to the byte."""
+    async with as_owner(api.addresses) as connection, connection.transaction():
+        return await table_digests(connection, f"t_{tenant_id.hex}")
+
+
+async def of_catalog(api: World, tenant_id: UUID) -> list[str]:
+    """Of a tenant's role and schema, those that exist."""
+    async with as_admin(api.addresses) as admin:
+        rows = await admin.fetch(
+            "SELECT 'role' AS kind FROM pg_roles WHERE rolname = $1"
+            " UNION ALL SELECT 'schema' FROM pg_namespace WHERE nspname = $1",
+            f"t_{tenant_id.hex}",
+        )
+    return [row["kind"] for row in rows]
+
+
+async def tenant_row(api: World, tenant_id: UUID) -> dict[str, Any]:
+    async with as_admin(api.addresses) as admin:
+        row = await admin.fetchrow("SELECT * FROM platform.tenant WHERE id = $1", tenant_id)
+    assert row is not None
+    return dict(row)
+
+
+async def files_of(api: World, prefix: str = "") -> list[str]:
+    """The keys in the storage, below a folder."""
+    return sorted([info.key async for info in Storage.open(api.settings).list(prefix)])
+
+
+async def refused_with(api: World, caller: Caller, status: int) -> httpx.Response:
+    """Wait, a second at most, until a caller's requests are answered with this status."""
+
+    async def asked() -> httpx.Response | None:
+        answer = await caller.get("/api/teams")
+        return answer if answer.status_code == status else None
+
+    async with asyncio.timeout(1):
+        found = await eventually(asked, 1)
+    assert found is not None
+    return found
