@@ -12,14 +12,16 @@ from advanced_alchemy.filters import OrderBy, SearchFilter
 from tenantry.cli.control import control_plane
 from tenantry.cli.output import checked, json_option, print_fields, print_json, print_table, quiet_option, read_secret
 from tenantry.cli.problems import CommandError, ExitCode
+from tenantry.cli.tenants_data import export, import_tenant
 from tenantry.cli.tenants_deletion import delete, purge, undelete
+from tenantry.cli.tenants_lifecycle import archive, clone, restore
 from tenantry.cli.tenants_verify import verify
 from tenantry.features import USAGE_HOOKS
 from tenantry.kernel.schema import changes
 from tenantry.kernel.service import to_struct
 from tenantry.platform.audit.service import cli_actor
 from tenantry.platform.tenants.schemas import SuspendPayload, TenantCreate, TenantRead, TenantUpdate
-from tenantry.platform.tenants.service import TenantService
+from tenantry.platform.tenants.service import TenantService, in_state
 from tenantry.platform.tenants.usage import TenantUsage, read_usage
 from tenantry.tenancy.models import TENANT_STATES, Tenant
 
@@ -130,12 +132,10 @@ def create(
 @click.option("--search", help="Only those with this text in slug, name or owner's address.")
 @json_option
 def list_tenants(status: str | None, plan: str | None, search: str | None, as_json: bool) -> None:
-    """List tenants, by slug."""
-    filters: list[Any] = [OrderBy("slug")]
+    """List tenants, by slug; what is left of purged ones only with --status purged."""
+    filters: list[Any] = [OrderBy("slug"), in_state(status)]
     if search:
         filters.append(SearchFilter({"slug", "name", "owner_email"}, search, ignore_case=True, escape_wildcards=True))
-    if status is not None:
-        filters.append(Tenant.status == status)
     if plan is not None:
         filters.append(Tenant.plan == plan)
 
@@ -259,5 +259,5 @@ def _fields(tenant: Tenant) -> dict[str, Any]:
     return {name: getattr(tenant, name) for name in TenantRead.__struct_fields__}
 
 
-for _command in (delete, undelete, purge, verify):
+for _command in (archive, restore, clone, export, import_tenant, delete, undelete, purge, verify):
     tenants.add_command(_command)
