@@ -182,3 +182,9 @@ def test_a_tenant_is_shown_with_what_it_takes_up_renamed_and_moved(env: Env) -> 
     assert trail[1]["details"] == {"slug": {"from": "acme", "to": "acme-corp"}}
     assert all(entry["actor"].startswith("cli") for entry in trail)
     assert answer(run("audit", "--action", "tenant.purge", "--json", env=env)) == []
+
+
+@pytest.mark.parametrize("since", ["999999d", "0001-01-01", "7 days", "-7d"])
+def test_a_time_that_is_none_is_refused_with_what_is_expected(env: Env, since: str) -> None:
+    said = refused(run("audit", f"--since={since}", env=env), ExitCode.USAGE)
+    assert "expected a time such as" in said

@@ -83,7 +83,12 @@ def test_a_purge_prints_the_certificate_which_is_listed_shown_and_verified(env: 
     printed = answer(run("tenants", "purge", "acme", "--reason", "Erasure", "--wait", "60", "--yes", "--json", env=env))
     assert (printed["tenantId"], printed["certificate"]["reason"]) == (made["id"], "Erasure")
     assert printed["certificate"]["requestedBy"].startswith("cli")
-    assert answer(run("tenants", "list", "--status", "active", "--json", env=env))[0]["slug"] == "globex"
+    # What is left of it is shown to those who ask for it, and its slug is free.
+    assert [row["slug"] for row in answer(run("tenants", "list", "--json", env=env))] == ["globex"]
+    [tombstone] = answer(run("tenants", "list", "--status", "purged", "--json", env=env))
+    assert (tombstone["id"], tombstone["name"], tombstone["ownerEmail"]) == (made["id"], "(purged)", "")
+    assert answer(run("tenants", "show", tombstone["slug"], "--json", env=env))["usage"]["size"] == 0
+    assert "purged: a change" in refused(run("tenants", "rename", tombstone["slug"], "acme", env=env), 4)
     refused(run("tenants", "purge", "acme", "--yes", env=env), ExitCode.USAGE)
 
     [listed] = answer(run("certificates", "list", "--json", env=env))

@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Thread
 
 import httpx
+import obstore
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -155,6 +156,45 @@ async def test_one_tenants_prefix_is_not_the_beginning_of_anothers(storage: Stor
     for everything in ("", "/"):
         with pytest.raises(StorageKeyError):
             await storage.delete_prefix(everything)
+
+
+async def put_behind_its_back(storage: Storage, key: str, data: bytes) -> None:
+    """As somebody does with a tool of their own, who does not care what keys we take."""
+    if storage._folder is not None:
+        target = storage._folder / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    else:
+        await obstore.put_async(storage._store, key, data)
+
+
+STRANGE = ["copy of a.zip", "übersicht.zip", "100%.zip", "a%20b.zip", ".hidden", "sub/.x/y", "a+b&c=d.zip"]
+
+
+async def test_what_somebody_else_has_put_into_a_folder_is_not_listed_but_deleted_with_it(storage: Storage) -> None:
+    """Names that are no keys of ours: a copy of a tenant's archive is the tenant's data as well."""
+    await storage.put_bytes("tenants/acme/a.zip", b"acme")
+    await storage.put_bytes("tenants/globex/a.zip", b"globex")
+    for name in STRANGE:
+        await put_behind_its_back(storage, f"tenants/acme/{name}", b"acme")
+    await put_behind_its_back(storage, "tenants/globex/copy of a.zip", b"globex")
+    assert await keys(storage, "tenants/acme") == ["tenants/acme/a.zip"]
+    assert await storage.measure("tenants/acme") == (len(STRANGE) + 1, 4 * (len(STRANGE) + 1))
+    assert await storage.delete_prefix("tenants/acme") == len(STRANGE) + 1
+    assert await storage.measure("tenants/acme") == (0, 0)
+    assert await storage.measure("tenants/globex") == (2, 12)
+    assert await storage.measure("tenants/nobody") == (0, 0)
+
+
+async def test_no_prefix_measures_or_deletes_what_belongs_to_nobody(storage: Storage) -> None:
+    async with storage.scratch() as folder:
+        (folder / "file").write_bytes(b"being written")
+        for prefix in ("", "/", ".scratch", "a/../b", "../x"):
+            with pytest.raises(StorageKeyError):
+                await storage.measure(prefix)
+            with pytest.raises(StorageKeyError):
+                await storage.delete_prefix(prefix)
+        assert (folder / "file").exists()
 
 
 @pytest.mark.parametrize(

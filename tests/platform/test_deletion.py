@@ -212,6 +212,22 @@ async def test_a_purge_that_was_given_up_is_asked_for_again_after_a_while(api: W
     assert (await api.operator.get(f"/platform/certificates/{acme.id}")).status_code == 200
 
 
+async def test_a_purge_that_was_asked_for_early_is_asked_for_again_long_before_the_grace_time_is_over(
+    api: World,
+) -> None:
+    """It cannot be undeleted any more, and half of it may be gone: nothing is left to wait for."""
+    acme = await furnish(api, "acme")
+    await api.operator.delete("/platform/tenants/acme")
+    await ask_for_purge(api, acme, reason="Erasure was asked for")
+    assert await _chore(api) == 0
+    async with as_admin(api.addresses) as admin:
+        await admin.execute(
+            "UPDATE platform.operation SET status = 'failed', finished_at = now() - interval '16 minutes'"
+            " WHERE kind = 'purge'"
+        )
+    assert await _chore(api) == 1
+
+
 async def test_a_running_deployment_purges_while_the_operator_waits(
     database_addresses: Template, tmp_path: Path
 ) -> None:

@@ -100,6 +100,15 @@ async def test_a_purge_removes_all_of_one_tenant_and_nothing_of_another(api: Wor
     )
 
 
+async def test_a_copy_that_somebody_made_beside_the_archives_is_removed_and_counted(api: World) -> None:
+    acme = await furnish(api, "acme")
+    copy = api.settings.home / "storage" / "tenants" / str(acme.id) / "archives" / "2026 (Kopie für Ann).zip"
+    copy.write_bytes(b"all of it")
+    certificate = (await _purge(api, acme))["certificate"]
+    assert certificate["removed"]["files"]["objects"] == len(FILES) + 1
+    assert not copy.exists()
+
+
 async def test_the_slug_of_a_purged_tenant_is_free_at_once_and_its_successor_knows_nothing_of_it(api: World) -> None:
     acme = await furnish(api, "acme")
     await _purge(api, acme)

@@ -63,6 +63,8 @@ async def test_two_creations_of_one_slug_at_once_are_one_201_and_one_409(world: 
         ({"plan": "gold"}, "plan"),
         ({"ownerEmail": "no address"}, "ownerEmail"),
         ({"ownerPassword": "short"}, "ownerPassword"),
+        ({"ownerPassword": "Owner@Never-Made.example"}, "ownerPassword"),
+        ({"ownerPassword": "The Owner Herself", "ownerName": "the owner herself"}, "ownerPassword"),
         ({"ownerName": "two\nlines"}, "ownerName"),
         ({"name": "two\n"}, "name"),
         ({"name": ""}, "name"),

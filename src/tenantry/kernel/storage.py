@@ -258,25 +258,31 @@ class Storage:
     async def delete_prefix(self, prefix: str) -> int:
         """Delete everything below a folder, and return how many objects there were.
 
-        `a/b` stands for `a/b/c`, never for `a/bc` nor for the object `a/b` itself.
+        `a/b` stands for `a/b/c`, never for `a/bc` nor for the object `a/b` itself. Whatever the objects are called:
+        somebody may have made a copy of an archive beside it, whose name is no key of ours.
         """
-        if not prefix.strip("/"):
-            raise StorageKeyError("the prefix of what is to be deleted is empty")
-        keys = [info.key async for info in self.list(prefix)]
-        for key in keys:
-            await self.delete(key)
-        return len(keys)
+        paths = [info.key async for info in self._below(_folder_of(prefix))]
+        for path in paths:
+            with suppress(ObjectNotFoundError), _translated(path):
+                await obstore.delete_async(self._store, path)
+        return len(paths)
+
+    async def measure(self, prefix: str) -> tuple[int, int]:
+        """How many objects there are below a folder, whatever they are called, and how many bytes they have."""
+        sizes = [info.size async for info in self._below(_folder_of(prefix))]
+        return len(sizes), sum(sizes)
 
     async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
-        """Every object below a folder, in no particular order; without a prefix, every object."""
-        prefix = prefix.rstrip("/")
-        if prefix:
-            _check(prefix)
-        with _translated(prefix):
-            async for page in self._store.list(prefix or None, chunk_size=1000):
+        """Every object below a folder that has a key, in no particular order; without a prefix, every object."""
+        async for info in self._below(_folder_of(prefix) if prefix else ""):
+            if _KEY.fullmatch(info.key):  # not our scratch folder, nor what somebody else put beside it
+                yield info
+
+    async def _below(self, folder: str) -> AsyncIterator[ObjectInfo]:
+        with _translated(folder):
+            async for page in self._store.list(folder or None, chunk_size=1000):
                 for found in page:
-                    if _KEY.fullmatch(found["path"]):  # not our scratch folder, nor what somebody else put beside it
-                        yield _info(found)
+                    yield _info(found)
 
     @asynccontextmanager
     async def scratch(self) -> AsyncIterator[Path]:
@@ -374,6 +380,11 @@ def _unavailable(error: Exception, detail: str = "") -> StorageUnavailableError:
 def _check(key: str) -> None:
     if len(key) > _KEY_LENGTH or not _KEY.fullmatch(key):
         raise StorageKeyError(f"not a key: {key!r}")
+
+
+def _folder_of(prefix: str) -> str:
+    _check(folder := prefix.rstrip("/"))
+    return folder
 
 
 def _info(found: Any) -> ObjectInfo:

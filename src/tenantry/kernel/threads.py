@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -25,5 +26,8 @@ async def to_the_end(function: Callable[[], T], *, cancel: Callable[[], None] | 
     except asyncio.CancelledError:
         if cancel is not None:
             cancel()
-        await asyncio.wait([work])
+        while not work.done():
+            # A second cancellation, of a process that is told to end say, frees nobody from waiting either.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([work])
         raise

@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncAttrs
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from tenantry.tenancy.scope import SHARED_SCHEMA
+from tenantry.tenancy.scope import SHARED_SCHEMA, schema_name
 
 __all__ = ("SharedBase", "SlugKey", "Tenant", "TenantBase", "length_check", "one_of_check", "schema_name")
 
@@ -132,8 +132,3 @@ class Tenant(SharedBase):
     @property
     def schema_name(self) -> str:
         return schema_name(self.id)
-
-
-def schema_name(tenant_id: UUID) -> str:
-    """The name of a tenant's schema and of its role: after the id, never the slug, so that renaming costs nothing."""
-    return f"t_{tenant_id.hex}"

@@ -44,8 +44,8 @@ async def count_holdings(redis: Redis, storage: Storage, tenant_id: UUID) -> dic
         if key not in seen:
             seen.add(key)
             keys[holding] += 1
-    sizes = [found.size async for found in storage.list(tenant_folder(tenant_id))]
-    return {"redisKeys": keys["redis"], "queueKeys": keys["queues"], "objects": len(sizes), "bytes": sum(sizes)}
+    objects, size = await storage.measure(tenant_folder(tenant_id))
+    return {"redisKeys": keys["redis"], "queueKeys": keys["queues"], "objects": objects, "bytes": size}
 
 
 async def remove_keys(redis: Redis, tenant_id: UUID) -> None:

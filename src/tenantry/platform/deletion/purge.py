@@ -32,6 +32,7 @@ from tenantry.platform.provisioning.models import Operation
 from tenantry.platform.provisioning.operations import OperationFailed
 from tenantry.platform.rollouts.models import RolloutTenant
 from tenantry.platform.tenants.lifecycle import require_state, transition
+from tenantry.platform.tenants.service import tombstone_slug
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -224,8 +225,7 @@ async def _scrub(work: Work, tenant: Tenant) -> dict[str, int]:
     emptied = {"operations": len(operations.all()), "rolloutTenants": len(rollouts.all())}
     transition(tenant, "purge")
     changes = {
-        # Free again at once; ours is nobody's, since slugs of sixty-three characters have room for it.
-        "slug": f"purged-{tenant.id.hex}",
+        "slug": tombstone_slug(tenant.id),
         "name": "(purged)",
         "owner_email": "",
         "revision": None,

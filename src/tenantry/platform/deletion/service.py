@@ -20,7 +20,7 @@ from tenantry.kernel.service import Service, create_service_provider
 from tenantry.platform.audit.service import record
 from tenantry.platform.deletion.models import PurgeCertificate
 from tenantry.platform.provisioning.models import Operation
-from tenantry.platform.provisioning.operations import OPERATION_PENDING, request_operation
+from tenantry.platform.provisioning.operations import request_operation, require_idle
 from tenantry.platform.provisioning.service import wait_for_operation
 from tenantry.platform.tenants.lifecycle import require_state, transition
 from tenantry.platform.tenants.service import TenantService
@@ -83,7 +83,7 @@ class DeletionService(Service[PurgeCertificate]):
         """
         tenant = await self._locked(slug)
         require_state(tenant, "delete")
-        await self._require_idle(tenant)
+        await require_idle(self._session, tenant.id)
         before = tenant.status
         transition(tenant, "delete", reason=reason)
         tenant.purge_after = tenant.status_changed_at + datetime.timedelta(seconds=grace)
@@ -150,15 +150,6 @@ class DeletionService(Service[PurgeCertificate]):
     async def _locked(self, slug: str) -> Tenant:
         return await TenantService(session=self._session).by_slug(slug, lock=True)
 
-    async def _require_idle(self, tenant: Tenant) -> None:
-        busy = select(Operation.id).where(Operation.tenant_id == tenant.id, Operation.status == "pending")
-        if (operation := await self._session.scalar(busy)) is not None:
-            raise ConflictException(
-                "The provisioner has not finished what was asked for before.",
-                problem=OPERATION_PENDING,
-                operation=str(operation),
-            )
-
 
 async def ask_for_purge(
     session: AsyncSession, tenant: Tenant, *, actor: str, reason: str | None, settle: float
@@ -181,6 +172,8 @@ async def ask_for_purge(
         requested_by=actor,
     )
     operation.not_before = max(now, tenant.status_changed_at + datetime.timedelta(seconds=settle))
+    # The grace time is over with it: where the purge is given up, it is asked for again soon, not in thirty days.
+    tenant.purge_after = min(tenant.purge_after or now, now)
     record(
         session,
         actor=actor,

@@ -31,6 +31,7 @@ __all__ = (
     "StepListener",
     "Work",
     "request_operation",
+    "require_idle",
 )
 
 OPERATION_CHANNEL = "tenantry_operation"
@@ -121,13 +122,11 @@ class Chore(Protocol):
         """Do what is to be done now; True if there may be more at once. Several provisioners may do so together."""
 
 
-async def request_operation(
-    session: AsyncSession, *, kind: str, tenant_id: UUID, payload: dict[str, Any], requested_by: str
-) -> Operation:
-    """Write down what the provisioner is to do, and wake it when the transaction commits.
+async def require_idle(session: AsyncSession, tenant_id: UUID) -> None:
+    """Refuse what cannot be done while the provisioner has something to do for a tenant.
 
     Raises:
-        ConflictException: it has not finished what was asked for this tenant before.
+        ConflictException: it has; `operation` is the id.
     """
     busy = select(Operation.id).where(Operation.tenant_id == tenant_id, Operation.status == "pending")
     if (pending := await session.scalar(busy)) is not None:
@@ -136,6 +135,21 @@ async def request_operation(
             problem=OPERATION_PENDING,
             operation=str(pending),
         )
+
+
+async def request_operation(
+    session: AsyncSession, *, kind: str, tenant_id: UUID, payload: dict[str, Any], requested_by: str, new: bool = False
+) -> Operation:
+    """Write down what the provisioner is to do, and wake it when the transaction commits.
+
+    Args:
+        new: the tenant is made in this transaction, so that nothing can have been asked for it before.
+
+    Raises:
+        ConflictException: it has not finished what was asked for this tenant before.
+    """
+    if not new:
+        await require_idle(session, tenant_id)
     operation = Operation(kind=kind, tenant_id=tenant_id, payload=payload, requested_by=requested_by)
     session.add(operation)
     try:

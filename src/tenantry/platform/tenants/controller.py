@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from litestar import Controller, Request, Response, get, patch, post
 from litestar.datastructures import ResponseHeader
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Body, FromPath
+from litestar.params import Body, FromPath, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_202_ACCEPTED
 
 from tenantry.kernel.errors import UnavailableException
@@ -15,8 +15,15 @@ from tenantry.kernel.schema import Page, changes
 from tenantry.kernel.service import Injected, ListQuery, create_list_query, to_struct
 from tenantry.platform.access import actor_of
 from tenantry.platform.tenants.creation import TenantCreator
-from tenantry.platform.tenants.schemas import SuspendPayload, TenantCreate, TenantCreated, TenantRead, TenantUpdate
-from tenantry.platform.tenants.service import TenantService, provide_tenants
+from tenantry.platform.tenants.schemas import (
+    SuspendPayload,
+    TenantCreate,
+    TenantCreated,
+    TenantRead,
+    TenantStatus,
+    TenantUpdate,
+)
+from tenantry.platform.tenants.service import TenantService, in_state, provide_tenants
 from tenantry.platform.tenants.usage import TenantUsage, read_usage
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.guards import requires_permission
@@ -43,12 +50,20 @@ class TenantController(Controller):
                 sortable=("slug", "name", "plan", "status", "created_at"),
                 searched=("slug", "name", "owner_email"),
                 default="slug",
+                others=("status",),
             )
         },
     )
-    async def list_tenants(self, tenants: Injected[TenantService], listing: Injected[ListQuery]) -> Page[TenantRead]:
-        """All organizations of this deployment."""
-        return await tenants.page(listing, TenantRead)
+    async def list_tenants(
+        self,
+        tenants: Injected[TenantService],
+        listing: Injected[ListQuery],
+        status: Annotated[
+            TenantStatus | None, QueryParameter(description="In this state alone; by default in all but `purged`.")
+        ] = None,
+    ) -> Page[TenantRead]:
+        """All organizations of this deployment; what is left of purged ones only where it is asked for."""
+        return await tenants.page(listing, TenantRead, in_state(status))
 
     @post(
         "/",
@@ -112,6 +127,8 @@ class TenantController(Controller):
     ) -> TenantUsage:
         """Its size, its users, its last activity, and what the provisioner has not finished for it."""
         tenant = await tenants.by_slug(slug)
+        if tenant.status == "purged":
+            return TenantUsage(size=0)  # the registry has forgotten it, and so has everything else
         await request_transaction(request).pause()
         state = request.app.state
         context = await state.registry.find_slug(tenant.slug)

@@ -22,7 +22,7 @@ from tenantry.kernel.errors import ConflictException, define_problem
 if TYPE_CHECKING:
     from tenantry.tenancy.models import Tenant
 
-__all__ = ("EVENTS", "TRANSITION", "Event", "allowed_events", "require_state", "transition")
+__all__ = ("EVENTS", "TRANSITION", "Event", "allowed_events", "require_living", "require_state", "transition")
 
 TRANSITION = define_problem(
     "invalid-transition",
@@ -77,11 +77,24 @@ def require_state(tenant: Tenant, event: Event) -> None:
     Raises:
         ConflictException: naming the state and the events that it allows.
     """
-    if tenant.status in EVENTS[event].sources:
-        return
+    if tenant.status not in EVENTS[event].sources:
+        raise _refusal(tenant, event)
+
+
+def require_living(tenant: Tenant, what: str) -> None:
+    """Refuse `what` to a tenant that was purged: its row is a record of the past.
+
+    Raises:
+        ConflictException: it was.
+    """
+    if tenant.status == "purged":
+        raise _refusal(tenant, what)
+
+
+def _refusal(tenant: Tenant, what: str) -> ConflictException:
     allowed = allowed_events(tenant.status)
-    raise ConflictException(
-        f"{tenant.slug!r} is {tenant.status}: {event} is not possible"
+    return ConflictException(
+        f"{tenant.slug!r} is {tenant.status}: {what} is not possible"
         f" (possible: {', '.join(allowed) or 'nothing any more'}).",
         problem=TRANSITION,
         state=tenant.status,

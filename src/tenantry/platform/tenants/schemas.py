@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from msgspec import Meta
 
 from tenantry.kernel.schema import END, UNSET, BaseStruct, Email, Password, ShortText, Slug, UnsetType, Update
 
-__all__ = ("SuspendPayload", "TenantCreate", "TenantCreated", "TenantRead", "TenantUpdate")
+__all__ = ("SuspendPayload", "TenantCreate", "TenantCreated", "TenantRead", "TenantStatus", "TenantUpdate")
 
 TenantName = Annotated[
     str, Meta(min_length=1, max_length=200, pattern=rf"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*{END}")
 ]
+TenantStatus = Literal["provisioning", "active", "suspended", "archived", "purging", "purged", "failed"]
 Reason = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +19,30 @@ from tenantry.kernel.errors import (
 from tenantry.kernel.service import Service, create_service_provider
 from tenantry.platform.audit.service import record
 from tenantry.platform.plans.models import Plan
-from tenantry.platform.tenants.lifecycle import Event, transition
+from tenantry.platform.tenants.lifecycle import Event, require_living, transition
 from tenantry.tenancy.models import Tenant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from uuid import UUID
 
-__all__ = ("RESERVED_SLUGS", "SLUG_TAKEN", "TenantService", "check_plan", "check_slug", "provide_tenants")
+    from sqlalchemy import ColumnElement
+
+__all__ = (
+    "RESERVED_SLUGS",
+    "SLUG_TAKEN",
+    "TenantService",
+    "check_plan",
+    "check_slug",
+    "in_state",
+    "provide_tenants",
+    "tombstone_slug",
+)
 
 RESERVED_SLUGS = frozenset({"admin", "api", "app", "auth", "health", "metrics", "platform", "schema", "static", "www"})
 """Names that hosts and paths need for themselves."""
+
+_TOMBSTONE = re.compile(r"purged-[0-9a-f]{32}")
 
 _COMPARED = 500
 """Slugs that an unknown one is compared with."""
@@ -63,6 +78,7 @@ class TenantService(Service[Tenant]):
         alike = (
             select(Tenant.slug)
             .where(
+                in_state(None),
                 func.abs(func.char_length(Tenant.slug) - len(slug)) <= 2,
                 or_(func.left(Tenant.slug, 1) == slug[:1], func.right(Tenant.slug, 2) == slug[-2:]),
             )
@@ -117,10 +133,11 @@ class TenantService(Service[Tenant]):
 
         Raises:
             ResourceNotFoundException: there is none.
-            ConflictException: the new slug is taken.
+            ConflictException: the new slug is taken, or the tenant was purged.
             ValidationFailedException: the new slug is reserved, or there is no such plan.
         """
         tenant = await self.by_slug(slug, lock=True)
+        require_living(tenant, "a change")
         if (wanted := changes.get("slug")) and wanted != tenant.slug:
             check_slug(wanted)
         if plan := changes.get("plan"):
@@ -167,13 +184,23 @@ class TenantService(Service[Tenant]):
             raise
 
 
+def in_state(status: str | None) -> ColumnElement[bool]:
+    """Tenants in a state; without one, all but the purged, which are records of the past and nobody's any more."""
+    return Tenant.status != "purged" if status is None else Tenant.status == status
+
+
+def tombstone_slug(tenant_id: UUID) -> str:
+    """What a tenant's slug becomes when it is purged: its own is free again at once."""
+    return f"purged-{tenant_id.hex}"
+
+
 def check_slug(slug: str) -> None:
-    """Refuse a slug that hosts and paths need for themselves.
+    """Refuse a slug that hosts and paths need for themselves, or that a purge will need.
 
     Raises:
         ValidationFailedException: it is one of them.
     """
-    if slug in RESERVED_SLUGS:
+    if slug in RESERVED_SLUGS or _TOMBSTONE.fullmatch(slug):
         raise ValidationFailedException.of("slug", "This name is reserved.")
 
 
