@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tenantry.cli.demo import _ORGANIZATIONS
 from tenantry.cli.problems import ExitCode
+from tenantry.kernel.errors import ConflictException
 from tenantry.kernel.security import INVITATION, Credential
+from tenantry.platform.tenants.creation import Creation, TenantCreator
 from tenantry.platform.tenants.files import read_folder
 from tests.cli.support import ROOT, answer, refused, run
 
@@ -103,6 +107,57 @@ def test_without_a_provisioner_tenants_are_pending_and_the_next_run_finds_them(f
     assert rows[1]["action"] == "pending"
     assert "The provisioner has not finished yet" in result.stderr
     assert answer(run("apply", str(folder), "--json", env=short), ExitCode.UNAVAILABLE)[1]["action"] == "pending"
+
+
+def fail_for(slug: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this one tenant's making fail."""
+    create = TenantCreator.create
+
+    async def create_or_fail(self: TenantCreator, **wanted: Any) -> Creation:
+        if wanted["slug"] == slug:
+            raise error
+        return await create(self, **wanted)
+
+    monkeypatch.setattr(TenantCreator, "create", create_or_fail)
+
+
+@pytest.mark.usefixtures("provisioner")
+def test_a_tenant_that_fails_stops_no_other_and_costs_nobody_their_invitation(
+    folder: Path, env: Env, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for slug in ("globex", "initech"):
+        (folder / f"{slug}.toml").write_text(ACME.replace("acme", slug))
+    fail_for("globex", ConflictException("The slug 'globex' is taken."), monkeypatch)
+    result = run("apply", str(folder), "--json", env=env)
+    rows = {row["slug"]: row for row in answer(result, ExitCode.FAILED)}
+    assert [row["action"] for row in rows.values()] == ["created", "created", "failed", "created"]
+    assert rows["globex"]["reason"] == "The slug 'globex' is taken."
+    assert "globex: The slug 'globex' is taken." in result.stderr
+    assert rows["acme"]["ownerInvitation"].startswith("inv_")
+    assert rows["initech"]["ownerInvitation"].startswith("inv_")
+    monkeypatch.undo()
+    assert actions(folder, env) == {
+        "small": "unchanged",
+        "acme": "unchanged",
+        "globex": "created",
+        "initech": "unchanged",
+    }
+
+
+@pytest.mark.usefixtures("provisioner")
+@pytest.mark.parametrize("option", ["--json", "--quiet"])
+def test_an_invitation_outlives_the_loss_of_the_database(
+    folder: Path, env: Env, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    (folder / "globex.toml").write_text(ACME.replace("acme", "globex"))
+    fail_for("globex", ConnectionRefusedError(111, "Connection refused"), monkeypatch)
+    result = run("apply", str(folder), option, env=env)
+    assert result.exit_code == ExitCode.UNAVAILABLE
+    assert "PostgreSQL does not answer" in result.stderr
+    found = re.search(r"inv_[\w.-]+", result.stdout)
+    assert found is not None
+    shown = answer(run("tenants", "show", "acme", "--json", env=env))
+    assert str(Credential.parse(found[0], INVITATION).tenant_id) == shown["id"]
 
 
 def test_the_folder_of_this_project_declares_the_demo() -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 
-from tests.platform.support import as_admin
+from tenantry.platform.audit.service import cli_actor
+from tests.platform.support import as_admin, eventually
 from tests.world import PASSWORD, TenantHandle, World
 
 
@@ -26,6 +29,39 @@ async def test_every_act_is_written_down_with_who_and_why_and_no_other_tenant_s(
     assert {entry["actor"] for entry in entries} == {f"operator:{me['id']}"}
     assert all(entry["requestId"] for entry in entries)
     assert entries[1]["details"] == {"from": "active", "to": "suspended"}
+
+
+def test_the_command_line_s_actor_is_the_system_s_account_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Anybody could blame somebody else, or stop all commands with a name that no row takes."""
+    before = cli_actor()
+    assert before.removeprefix("cli:")
+    for name in ("somebody-else", "x" * 300):
+        for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+            monkeypatch.setenv(variable, name)
+        assert cli_actor() == before
+
+
+def test_an_account_without_a_name_is_named_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)
+    assert cli_actor() == f"cli:{2**31 - 7}"
+
+
+async def test_what_an_operator_was_before_is_what_the_one_before_has_made_of_them(world: World) -> None:
+    """Two change one at once: the trail must not say that both found the same."""
+    body = {"email": "sam@platform.example", "password": PASSWORD, "role": "support"}
+    sam = (await world.operator.post("/platform/operators", json=body)).json()["id"]
+    async with as_admin(world.addresses) as admin, admin.transaction():
+        await admin.execute("UPDATE platform.operator SET role = 'auditor' WHERE id = $1", sam)
+        second = asyncio.create_task(world.operator.patch(f"/platform/operators/{sam}", json={"role": "operator"}))
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        await eventually(lambda: admin.fetchval(waiting), 10)
+    assert (await second).json()["role"] == "operator"
+    trail = (await world.operator.get("/platform/audit", params={"search": sam})).json()["items"]
+    assert trail[0]["details"] == {"role": {"from": "auditor", "to": "operator"}}
 
 
 async def test_operators_are_made_changed_and_deactivated_by_owners_alone(world: World) -> None:

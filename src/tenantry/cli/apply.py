@@ -65,15 +65,17 @@ def apply(folder: Path, as_json: bool, quiet: bool) -> ExitCode:
 
     plans.toml holds the plans; <slug>.toml a tenant's name, plan and owner, who is invited when the tenant is made: the
     invitation is printed, once. Everything is checked before anything is done, and doing it again changes nothing;
-    `tenantry plan` shows beforehand what it would do. Ends with 2 where a file is not as expected, with 4 where one
-    declares a tenant that was deleted, with 5 where the provisioner has not finished in time.
+    `tenantry plan` shows beforehand what it would do. Ends with 1 where a tenant could not be made or changed, which
+    stops no other, with 2 where a file is not as expected, with 4 where one declares a tenant that was deleted, with 5
+    where the provisioner has not finished in time.
     """
     files = read_folder(folder)
+    applied: list[Applied] = []
 
-    async def work() -> list[Applied]:
+    async def work() -> None:
         async with control_plane() as control:
             with progress_bar("Applying", quiet=quiet or as_json) as advance:
-                return await apply_files(
+                await apply_files(
                     files,
                     database=control.database,
                     read_scope=control.read_scope,
@@ -82,9 +84,26 @@ def apply(folder: Path, as_json: bool, quiet: bool) -> ExitCode:
                     requested_by=cli_actor(),
                     wait=control.settings.provision_wait,
                     on_progress=advance,
+                    on_applied=applied.append,
                 )
 
-    applied = asyncio.run(work())
+    try:
+        asyncio.run(work())
+    except BaseException:
+        # The database is gone, or somebody has pressed Ctrl-C: whoever was invited until then is invited.
+        if applied:
+            _tell(applied, as_json=as_json, quiet=quiet)
+        raise
+    _tell(applied, as_json=as_json, quiet=quiet)
+    if any(item.action == "failed" for item in applied):
+        return ExitCode.FAILED
+    if any(item.action == "pending" for item in applied):
+        click.echo("The provisioner has not finished yet; does it run? (`tenantry provisioner`)", err=True)
+        return ExitCode.UNAVAILABLE
+    return ExitCode.CONFLICT if any(item.action == "blocked" for item in applied) else ExitCode.OK
+
+
+def _tell(applied: list[Applied], *, as_json: bool, quiet: bool) -> None:
     if as_json:
         print_json(applied)
     elif not quiet:
@@ -95,12 +114,8 @@ def apply(folder: Path, as_json: bool, quiet: bool) -> ExitCode:
             if item.owner_invitation is not None:
                 click.echo(f"Invitation of {item.slug}'s owner, shown once: {item.owner_invitation}")
     for item in applied:
-        if item.action == "blocked":
+        if item.reason is not None:
             click.echo(f"{item.slug}: {item.reason}", err=True)
-    if any(item.action == "pending" for item in applied):
-        click.echo("The provisioner has not finished yet; does it run? (`tenantry provisioner`)", err=True)
-        return ExitCode.UNAVAILABLE
-    return ExitCode.CONFLICT if any(item.action == "blocked" for item in applied) else ExitCode.OK
 
 
 async def _compare(files: TenantFiles) -> list[Change]:

@@ -33,15 +33,14 @@ class _Since(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, datetime.datetime):
             return value
         text = str(value)
-        if match := re.fullmatch(r"(\d{1,6})([mhd])", text):
-            return datetime.datetime.now(datetime.UTC) - datetime.timedelta(**{_UNITS[match[2]]: int(match[1])})
         try:
-            moment = datetime.datetime.fromisoformat(text)
-        except ValueError:
+            if match := re.fullmatch(r"(\d{1,6})([mhd])", text):
+                return datetime.datetime.now(datetime.UTC) - datetime.timedelta(**{_UNITS[match[2]]: int(match[1])})
+            return datetime.datetime.fromisoformat(text).astimezone(datetime.UTC)
+        except (ValueError, OverflowError):  # the latter of a moment before the year 1
             self.fail(
                 f"{text!r}: expected a time such as 2026-11-23T09:00, or a span such as 30m, 12h or 7d", param, ctx
             )
-        return moment.astimezone(datetime.UTC)
 
 
 @click.command(epilog="Example: tenantry audit --tenant acme --since 7d")

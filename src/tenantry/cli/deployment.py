@@ -124,6 +124,9 @@ class Deployment:
         }
         if pending := [item.slug for item in applied if item.action == "pending"]:
             self._progress.say(f"Not ready yet: {', '.join(pending)}; see {self.home / 'logs' / 'provisioner.log'}")
+        for item in applied:
+            if item.reason is not None:
+                self._progress.say(f"Not as its file says: {item.slug}: {item.reason}")
         if demo and started.logins is None:
             self._progress.say("This deployment has operators of its own, so no demo users were made.")
         if not demo:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 
+from tenantry.kernel.actor import cli_actor
 from tenantry.kernel.service import Service, create_service_provider
 from tenantry.platform.audit.models import AuditEntry
 
@@ -54,15 +54,6 @@ def record(
             request_id=structlog.contextvars.get_contextvars().get("request_id"),
         )
     )
-
-
-def cli_actor() -> str:
-    """Who sits at the command line, as far as the system knows."""
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):
-        # A container may run under a number that no account has.
-        return "cli"
 
 
 provide_audit = create_service_provider(AuditService)

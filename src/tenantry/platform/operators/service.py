@@ -81,6 +81,8 @@ class OperatorService(Service[Operator]):
         owners = select(Operator.id).where(Operator.role == "owner", Operator.is_active).order_by(Operator.id)
         active_owners = set(await session.scalars(owners.with_for_update()))
         operator = await self.get(operator_id)
+        # As whoever changes them at this moment leaves them; the caller may have read them long before.
+        await session.refresh(operator, with_for_update=True)
         changed = {name: value for name, value in changes.items() if getattr(operator, name) != value}
         if not changed:
             return operator

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from sqlalchemy import select
 
+from tenantry.kernel.errors import ApplicationException
 from tenantry.platform.audit.service import record
 from tenantry.platform.plans.models import Plan
 from tenantry.platform.tenants.files import FilesError, PlanFile, TenantFile, TenantFiles
@@ -51,15 +52,19 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What became of one entry. `pending`: recorded, but the provisioner has not finished."""
+    """What became of one entry.
+
+    `pending`: recorded, but the provisioner has not finished. `failed`: refused, by what somebody else has done
+    meanwhile or by the provisioner.
+    """
 
     kind: Literal["plan", "tenant"]
     slug: str
-    action: Literal["created", "changed", "unchanged", "pending", "blocked"]
+    action: Literal["created", "changed", "unchanged", "pending", "blocked", "failed"]
     owner_invitation: str | None = None
     """Of a tenant made without a password for its owner; shown once, here."""
     reason: str | None = None
-    """Why it is blocked."""
+    """Why it is blocked, or has failed."""
 
 
 async def compare(files: TenantFiles, *, database: Database, read_scope: Scope) -> list[Change]:
@@ -137,18 +142,23 @@ async def apply(
     owner_passwords: Mapping[str, str] | None = None,
     wait: float = 20.0,
     on_progress: Callable[[int, int], None] | None = None,
+    on_applied: Callable[[Applied], None] | None = None,
 ) -> list[Applied]:
-    """Bring plans and tenants to what the files declare; plans first.
+    """Bring plans and tenants to what the files declare; plans first. A tenant that fails stops no other.
 
     Args:
         owner_passwords: passwords of the owners of tenants that are made now, by slug; the others are invited.
         wait: seconds to wait for the provisioner, for each tenant.
         on_progress: called with how many entries are done, and how many there are.
+        on_applied: called with each entry as soon as it is done. Where the database is lost on the way, that is all
+            that is left of the invitations that were made before.
 
     Raises:
         FilesError: a tenant is on a plan that is neither declared nor there; nothing was done.
-        UnavailableException: the provisioner tried to make a tenant, and failed.
+        ConflictException, sqlalchemy.exc.IntegrityError: somebody else has just made or changed one of the plans;
+            nothing was done.
     """
+    tell = on_applied or (lambda _: None)
     changes = [
         change
         for change in await compare(files, database=database, read_scope=read_scope)
@@ -160,38 +170,49 @@ async def apply(
             for change in changes
             if change.kind == "plan"
         ]
+    for plan in applied:
+        tell(plan)
     for change in changes:
         if change.kind == "plan":
             continue
         if on_progress is not None:
             on_progress(len(applied), len(changes))
         slug, wanted = change.slug, files.tenants[change.slug]
-        if change.action == "blocked":
-            applied.append(Applied(kind="tenant", slug=slug, action="blocked", reason=change.reason))
-        elif change.action == "create":
-            created = await creator.create(
-                slug=slug,
-                name=wanted.name,
-                plan=wanted.plan,
-                owner_email=wanted.owner.email,
-                owner_name=wanted.owner.name,
-                owner_password=(owner_passwords or {}).get(slug),
-                requested_by=requested_by,
-                wait=wait,
-            )
-            action: Literal["created", "pending"] = "created" if created.done else "pending"
-            applied.append(Applied(kind="tenant", slug=slug, action=action, owner_invitation=created.invitation))
-        else:
-            if change.action == "change":
-                async with database.transaction(write_scope) as transaction:
-                    values = {name: difference.to for name, difference in change.fields.items()}
-                    await TenantService(session=transaction.session).change(slug, values, actor=requested_by)
-            settled = await _settled(database, read_scope, slug, wait)
-            done: Literal["changed", "unchanged"] = "changed" if change.action == "change" else "unchanged"
-            applied.append(Applied(kind="tenant", slug=slug, action=done if settled else "pending"))
+        try:
+            if change.action == "blocked":
+                one = Applied(kind="tenant", slug=slug, action="blocked", reason=change.reason)
+            elif change.action == "create":
+                created = await creator.create(
+                    slug=slug,
+                    name=wanted.name,
+                    plan=wanted.plan,
+                    owner_email=wanted.owner.email,
+                    owner_name=wanted.owner.name,
+                    owner_password=(owner_passwords or {}).get(slug),
+                    requested_by=requested_by,
+                    wait=wait,
+                )
+                action: Literal["created", "pending"] = "created" if created.done else "pending"
+                one = Applied(kind="tenant", slug=slug, action=action, owner_invitation=created.invitation)
+            else:
+                if change.action == "change":
+                    async with database.transaction(write_scope) as transaction:
+                        values = {name: difference.to for name, difference in change.fields.items()}
+                        await TenantService(session=transaction.session).change(slug, values, actor=requested_by)
+                settled = await _settled(database, read_scope, slug, wait)
+                done: Literal["changed", "unchanged"] = "changed" if change.action == "change" else "unchanged"
+                one = Applied(kind="tenant", slug=slug, action=done if settled else "pending")
+        except ApplicationException as error:
+            one = Applied(kind="tenant", slug=slug, action="failed", reason=_reason(error))
+        applied.append(one)
+        tell(one)
     if on_progress is not None:
         on_progress(len(applied), len(changes))
     return applied
+
+
+def _reason(error: ApplicationException) -> str:
+    return "; ".join(f"{item.field}: {item.message}" for item in error.errors) or error.detail
 
 
 async def _apply_plan(session: AsyncSession, change: Change, wanted: PlanFile, actor: str) -> Applied:
