@@ -16,7 +16,20 @@ __all__ = ("Estate",)
 
 # These end or change what the token stands for: each request gets a session, or a tenant, of its own.
 _ENDS_SESSION = frozenset({"Logout"})
-_CHANGES_TENANT = frozenset({"SuspendTenant", "ResumeTenant", "UpdateTenant"})
+_CHANGES_TENANT = frozenset(
+    {
+        "ArchiveTenant",
+        "DeleteTenant",
+        "PurgeTenant",
+        "RestoreTenant",
+        "ResumeTenant",
+        "SuspendTenant",
+        "UndeleteTenant",
+        "UpdateTenant",
+    }
+)
+# What has to be done to a tenant before the request can do anything at all.
+_FIRST = {"ResumeTenant": "suspend", "RestoreTenant": "archive"}
 
 
 class Estate:
@@ -43,7 +56,7 @@ class Estate:
             self._session = self._deployment.log_in(self._session.slug, self._session.id)
         if case.path_parameters and next(self._requests) % 2 and self._path_is_valid(case):
             if name in _CHANGES_TENANT:
-                self._ids["slug"] = self._deployment.create_tenant(f"victim-{next(self._numbers)}").slug
+                self._ids["slug"] = self._victim(_FIRST.get(name))
             case.path_parameters.update({key: self._ids[key] for key in case.path_parameters if key in self._ids})
         if not case.operation.definition.raw.get("security"):
             return {}
@@ -72,7 +85,45 @@ class Estate:
             "user_id": user["id"],
             "slug": session.slug,
             "rollout_id": self._rollout(),
+            "export_id": self._export(),
+            "operation_id": self._operators_export(session.slug),
         }
+
+    def _victim(self, first: str | None) -> str:
+        """A tenant to which anything may happen; its slug."""
+        slug = self._deployment.create_tenant(f"victim-{next(self._numbers)}").slug
+        if first is not None:
+            path, headers = f"/platform/tenants/{slug}/{first}", self._deployment.operator
+            answer = self._deployment.client.post(path, json={}, headers=headers)
+            assert answer.status_code == 200, answer.text
+        return slug
+
+    def _export(self) -> str:
+        """One that the organization's own people have asked for, and that they can fetch."""
+        assert self._session is not None
+        return self._done("/api/organization/exports", self._session.headers)
+
+    def _operators_export(self, slug: str) -> str:
+        return self._done(f"/platform/tenants/{slug}/export", self._deployment.operator, json={})
+
+    def _done(self, path: str, headers: dict[str, str], **body: Any) -> str:
+        """Ask for an export, and wait until it is done; its id."""
+        client = self._deployment.client
+        made: list[str] = []
+
+        def is_done() -> bool:
+            if not made:
+                asked = client.post(path, headers=headers, **body)
+                # Where a generated request has asked for one a moment ago.
+                assert asked.status_code in {200, 202, 409}, asked.text
+                made.extend([asked.json()["id"]] if asked.status_code != 409 else [])
+            operator = self._deployment.operator
+            return bool(
+                made and client.get(f"/platform/operations/{made[0]}", headers=operator).json()["status"] == "done"
+            )
+
+        assert wait_until(is_done, 30)
+        return made[0]
 
     def _rollout(self) -> str:
         """One that has ended, since the events of one that runs would be waited for."""

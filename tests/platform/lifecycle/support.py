@@ -15,6 +15,7 @@ import httpx
 
 from tenantry.kernel.storage import Storage
 from tenantry.platform.archives.writer import TableDigest, table_digests
+from tenantry.platform.provisioning.fingerprint import describe_schema, fingerprint
 from tenantry.tenancy.connection import DriverConnection
 from tests.databases import Template
 from tests.platform.belongings import make_due, provisioner
@@ -28,6 +29,7 @@ __all__ = (
     "ask",
     "carry_out",
     "carry_out_failing",
+    "described",
     "digests",
     "files_of",
     "found",
@@ -36,6 +38,8 @@ __all__ = (
     "operation_of",
     "run",
     "tenant_row",
+    "tidy",
+    "trail",
 )
 
 Digests = Mapping[str, TableDigest]
@@ -143,6 +147,12 @@ async def digests(api: World, tenant_id: UUID) -> Digests:
         return await table_digests(connection, f"t_{tenant_id.hex}")
 
 
+async def described(api: World, tenant_id: UUID) -> str:
+    """What a tenant's schema is: tables, constraints, rights, revision."""
+    async with as_owner(api.addresses) as connection, connection.transaction():
+        return fingerprint(await describe_schema(connection, f"t_{tenant_id.hex}"))
+
+
 async def of_catalog(api: World, tenant_id: UUID) -> list[str]:
     """Of a tenant's role and schema, those that exist."""
     async with as_admin(api.addresses) as admin:
@@ -161,6 +171,13 @@ async def tenant_row(api: World, tenant_id: UUID) -> dict[str, Any]:
     return dict(row)
 
 
+async def trail(api: World, tenant_id: UUID) -> list[str]:
+    """What was written down about a tenant, the oldest first."""
+    async with as_admin(api.addresses) as admin:
+        rows = await admin.fetch("SELECT action FROM platform.audit_entry WHERE tenant_id = $1 ORDER BY id", tenant_id)
+    return [row["action"] for row in rows]
+
+
 async def files_of(api: World, prefix: str = "") -> list[str]:
     """The keys in the storage, below a folder."""
     return sorted([info.key async for info in Storage.open(api.settings).list(prefix)])
@@ -177,3 +194,13 @@ async def refused_with(api: World, caller: Caller, status: int) -> httpx.Respons
         found = await eventually(asked, 1)
     assert found is not None
     return found
+
+
+async def tidy(api: World) -> int:
+    """Let the provisioner's chore remove the files that nobody needs any more; how many those were."""
+    removed = 0
+    async with provisioner(api) as worker:
+        [chore] = [one for one in worker._chores if one.name == "files that have expired"]
+        while await chore.run(worker._engine):
+            removed += 1
+    return removed

@@ -24,6 +24,7 @@ from tests.platform.lifecycle.support import (
     refused_with,
     run,
     tenant_row,
+    trail,
 )
 from tests.platform.support import as_admin
 from tests.world import World
@@ -46,6 +47,7 @@ async def test_an_archive_holds_every_row_and_the_schema_is_gone(api: World, tmp
         None,
     )
     assert await of_catalog(api, acme.id) == []
+    assert await trail(api, acme.id) == ["tenant.create", "tenant.archive", "tenant.archived"]
 
     path = tmp_path / "read.zip"
     await Storage.open(api.settings).fetch_to(key, path)

@@ -26,6 +26,7 @@ from tests.platform.lifecycle.support import (
     open_deployment,
     run,
     tenant_row,
+    tidy,
 )
 from tests.platform.support import as_admin
 from tests.tree import TenantTree
@@ -290,3 +291,18 @@ async def test_who_waits_is_told_of_a_refusal_as_such(api: World, tmp_path: Path
             answer = await asking
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/invalid-archive")
     assert answer.json()["operation"]
+
+
+async def test_an_upload_stays_for_as_long_as_another_import_of_it_waits(api: World) -> None:
+    await found(api, "acme")
+    await _upload(api, await _exported(api, "acme"))
+    await _imported(api)
+    second = await api.operator.post("/platform/imports", json=_body(slug="acme-three"))
+    assert second.status_code == 202, second.text
+    assert await tidy(api) == 0
+    await carry_out(api)
+    assert (await tenant_row(api, UUID(second.json()["id"])))["status"] == "active"
+    # Both are done with it: it is removed for the one, and is not there any more for the other.
+    assert KEY in await files_of(api)
+    assert await tidy(api) == 2
+    assert KEY not in await files_of(api)

@@ -3,15 +3,12 @@ from __future__ import annotations
 import pytest
 
 from tenantry.kernel.storage import Storage
-from tenantry.platform.provisioning.fingerprint import describe_schema, fingerprint
 from tenantry.tenancy.migrations import head
-from tests.platform.belongings import provisioner
 from tests.platform.lifecycle.support import (
-    Inhabited,
-    as_owner,
     ask,
     carry_out,
     carry_out_failing,
+    described,
     digests,
     files_of,
     found,
@@ -19,6 +16,7 @@ from tests.platform.lifecycle.support import (
     refused_with,
     run,
     tenant_row,
+    tidy,
 )
 from tests.platform.support import as_admin, tenant_body
 from tests.tree import TenantTree
@@ -30,30 +28,16 @@ async def _archive(api: World, slug: str) -> str:
     return str((await run(api, f"/platform/tenants/{slug}/archive", {}))["result"]["key"])
 
 
-async def _described(api: World, tenant: Inhabited) -> str:
-    async with as_owner(api.addresses) as connection, connection.transaction():
-        return fingerprint(await describe_schema(connection, tenant.schema))
-
-
-async def _tidy(api: World) -> int:
-    """Let the chore remove what is due; how many files that was."""
-    removed = 0
-    async with provisioner(api) as worker:
-        [chore] = [one for one in worker._chores if one.name == "files that have expired"]
-        while await chore.run(worker._engine):
-            removed += 1
-    return removed
-
-
 async def test_archived_and_restored_a_tenant_is_to_the_byte_what_it_was(api: World) -> None:
     acme, globex = await found(api, "acme"), await found(api, "globex")
-    held, neighbour, described = await digests(api, acme.id), await digests(api, globex.id), await _described(api, acme)
+    held, neighbour = await digests(api, acme.id), await digests(api, globex.id)
+    shape = await described(api, acme.id)
     assert {name for name, digest in held.items() if not digest.rows} == {"invitation"}
     key = await _archive(api, "acme")
     done = await run(api, "/platform/tenants/acme/restore")
     assert done["result"] == {"archive": key, "revision": head("tenant")}
     assert await digests(api, acme.id) == held
-    assert await _described(api, acme) == described
+    assert await described(api, acme.id) == shape
     assert await digests(api, globex.id) == neighbour
     row = await tenant_row(api, acme.id)
     assert (row["status"], row["archive_key"], row["revision"]) == ("active", None, head("tenant"))
@@ -67,12 +51,12 @@ async def test_the_archive_stays_until_the_restore_has_committed_and_goes_then(a
     key = await _archive(api, "acme")
     await run(api, "/platform/tenants/acme/restore")
     assert await files_of(api) == [key]
-    assert await _tidy(api) == 1
+    assert await tidy(api) == 1
     assert await files_of(api) == []
     # A second round has a file of its own.
     again = await _archive(api, "acme")
     assert again != key
-    assert await _tidy(api) == 0
+    assert await tidy(api) == 0
     assert await files_of(api) == [again]
 
 
@@ -145,7 +129,7 @@ async def test_a_tenant_that_is_archived_with_its_schema_still_there_is_simply_s
     assert done["result"]["archive"] is None
     assert await digests(api, acme.id) == held
     assert (await tenant_row(api, acme.id))["status"] == "active"
-    assert await _tidy(api) == 0
+    assert await tidy(api) == 0
 
 
 async def test_an_archived_tenant_can_be_deleted_undeleted_and_restored(api: World) -> None:

@@ -83,9 +83,10 @@ class ArchiveHandler:
 
         await drop_belongings(work.driver, belongings)
         tenant.archive_key, tenant.revision = key, None
+        outcome = self._outcome(work, stored, manifest)
         await work.session.flush()
         await work.step("schema dropped")
-        return self._outcome(work, stored, manifest)
+        return outcome
 
     async def _verify(self, work: Work, tenant: Tenant, key: str, manifest: Manifest) -> None:
         """Read the archive back, all of it, and compare it with the tables, which nobody can have changed."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import structlog
 from sqlalchemy import DateTime, and_, cast, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from tenantry.platform.deletion.holdings import tenant_folder
 from tenantry.platform.lifecycle.files import IMPORTS, archive_key, export_key
@@ -83,11 +84,16 @@ def _due() -> Any:
         Operation.status == "done",
         cast(result["expiresAt"].astext, DateTime(timezone=True)) <= func.now(),
     )
+    # An upload may be imported twice, as two tenants: it is needed until the last one has it.
+    other = aliased(Operation)
+    wanted = exists().where(
+        other.kind == "import", other.status == "pending", other.payload["key"].astext == result["key"].astext
+    )
     used = and_(
         Operation.status == "done",
         or_(
             and_(Operation.kind == "restore", result["archive"].astext.is_not(None)),
-            and_(Operation.kind == "import", result["key"].astext.is_not(None)),
+            and_(Operation.kind == "import", result["key"].astext.is_not(None), ~wanted),
         ),
     )
     # Its own attempt at removing it may have found the storage away.
