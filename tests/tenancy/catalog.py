@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 
-__all__ = ("describe_schema",)
+__all__ = ("describe_schema", "without_order")
 
 _PARTS = {
     "column": """
@@ -59,3 +59,8 @@ async def describe_schema(
             if not str(values[0]).startswith("alembic_version"):
                 found.add((kind, *values))
     return found
+
+
+def without_order(found: set[tuple[object, ...]]) -> set[tuple[object, ...]]:
+    """The same without the order of columns: one that comes back comes last, which no downgrade could help."""
+    return {row[:-1] if row[0] == "column" else row for row in found}

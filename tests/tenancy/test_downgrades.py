@@ -16,7 +16,7 @@ from tenantry.tenancy.database import owner_engine
 from tenantry.tenancy.migrations import Tree, config, upgrade
 from tenantry.tenancy.revisions import Revision, revisions
 from tests.databases import Template
-from tests.tenancy.catalog import describe_schema
+from tests.tenancy.catalog import describe_schema, without_order
 from tests.tenancy.trees import Trees, revision_text
 
 STEPS: list[tuple[Tree, Revision]] = [(tree, revision) for tree in get_args(Tree) for revision in revisions(tree)]
@@ -35,8 +35,7 @@ async def owner(database_addresses: Template) -> AsyncIterator[AsyncConnection]:
 async def _catalog(connection: AsyncConnection, schema: str) -> set[tuple[object, ...]]:
     driver = cast("DriverConnection", (await connection.get_raw_connection()).driver_connection)
     found = await describe_schema(cast("Any", driver), schema)
-    # A column that comes back comes last: the order is nothing that a downgrade could restore.
-    return {row[:-1] if row[0] == "column" else row for row in found}
+    return without_order(found)
 
 
 def _downgrade(connection: Connection, tree: Tree, revision: str) -> None:
