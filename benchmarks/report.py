@@ -10,6 +10,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.provisioning import table as provisioning_table
 from benchmarks.rollouts import table as rollouts_table
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def tables(result: Result) -> Iterator[RenderableType]:
     yield ratios
     if result.profiles:
         yield _profile(result)
+    if result.provisioning is not None:
+        yield provisioning_table(result.provisioning)
     if result.rollouts is not None:
         yield rollouts_table(result.rollouts)
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ("Rollouts", "measure_rollouts", "table")
 
 AIM = 0.8
-"""Of psql's speed, while tenants are migrated: that a process takes a second and a half to start is no rate."""
+"""Of psql's speed, by the whole command."""
 NO_OP_AIM = 1.0
 """Seconds."""
 
@@ -73,16 +73,13 @@ def downgrade() -> None:
 _BATCH = 25
 """Organizations put back in one transaction."""
 
-# The command line of the release that has one revision more.
+# The command line of the release that has one revision more. The folder is put in force before anything else is
+# imported, so that everybody takes it and imports take what they take in the real command.
 _PROGRAM = """
 import sys
 from pathlib import Path
 from tenantry.tenancy import revision_files
 revision_files.migrations_folder = lambda folder=Path(sys.argv.pop(1)): folder
-if "--heavy" in sys.argv:
-    sys.argv.remove("--heavy")
-    from tenantry.tenancy import migrations, revisions
-    migrations.migrations_folder = revisions.migrations_folder = revision_files.migrations_folder
 from tenantry.cli import main
 main()
 """
@@ -218,7 +215,7 @@ class _Site:
         return time.perf_counter() - begun
 
     def run_command(self) -> dict[str, float]:
-        seconds = self._command("--heavy", "--yes", "--quiet", "--concurrency", str(self._concurrency))
+        seconds = self._command("--yes", "--quiet", "--concurrency", str(self._concurrency))
         row = self._ask(
             "SELECT extract(epoch FROM r.finished_at - min(t.created_at))::float8, count(*)"
             "  FROM platform.rollout r JOIN platform.rollout_tenant t ON t.rollout_id = r.id AND t.status = 'done'"
@@ -335,12 +332,12 @@ def table(found: Rollouts) -> Table:
         "tenantry migrate tenants",
         statistics.median(found.command),
         f"{found.ratio:.2f}",
+        verdict(found.ratio >= AIM, f"{AIM}"),
     )
     row(
         "… without the process's start",
         statistics.median(found.engine),
         f"{found.engine_ratio:.2f}",
-        verdict(found.engine_ratio >= AIM, f"{AIM}"),
     )
     row(
         f"Alembic for each, one after the other (scaled from {found.alembic_sample})",

@@ -18,6 +18,7 @@ from benchmarks.deployment import POSTGRES_SETTINGS, TAGS, TEAMS, Deployment, op
 from benchmarks.load import ClientName, choose_client, run_load, write_requests
 from benchmarks.measure import TARGETS, Burst, Ratio, Summary, compare, measure, summarize
 from benchmarks.profiling import PARTS, Profile, share
+from benchmarks.provisioning import Provisioning, measure_provisioning
 from benchmarks.rollouts import Rollouts, measure_rollouts
 from benchmarks.servers import GRANIAN_OPTIONS, Server, ServerFailed, cpu_seconds, serve
 
@@ -57,6 +58,7 @@ class Result(msgspec.Struct, frozen=True):
     profiles: list[Profile]
     rounds: dict[str, list[Burst]]
     rollouts: Rollouts | None = None
+    provisioning: Provisioning | None = None
 
 
 Progress = Callable[[str, int, int], None]
@@ -104,8 +106,15 @@ def run(options: Options, progress: Progress = lambda *_: None) -> Result:
         if options.profile:
             stack.close()
             profiles = _profiles(deployment, environment, requests, client, options, progress)
-        # Last: it changes every schema, and puts it back.
         stack.close()
+        provisioning = measure_provisioning(
+            deployment,
+            creations=30 * options.rounds,
+            pairs=2 * options.rounds + 1,
+            at_once=min(100, options.tenants),
+            progress=progress,
+        )
+        # Last: it changes every schema, and puts it back.
         rollouts = measure_rollouts(deployment, rounds=min(options.rounds, 3), progress=progress)
     return Result(
         at=dt.datetime.now(dt.UTC),
@@ -123,6 +132,7 @@ def run(options: Options, progress: Progress = lambda *_: None) -> Result:
         profiles=profiles,
         rounds=rounds,
         rollouts=rollouts,
+        provisioning=provisioning,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from tenantry.features import TENANT_METADATA
 from tenantry.tenancy.migrations import run_environment
 
-run_environment(context, TENANT_METADATA, schema=None)
+# Without the models: a rollout imports neither them nor Litestar, and `migrate new` brings them along.
+run_environment(context, schema=None)

@@ -83,24 +83,55 @@ def test_the_order_of_the_files_is_alembics() -> None:
         assert list(read_line(tree)) == [revision.id for revision in revisions(tree)]
 
 
-def test_a_run_without_anything_to_do_imports_little(database_addresses: Template, owner_env: dict[str, str]) -> None:
-    make(database_addresses, "acme")
-    script = (
-        "import sys\nfrom tenantry.cli import tenantry\n"
-        "code = tenantry.main(['migrate', 'tenants', '--json'], standalone_mode=False)\n"
-        "heavy = {'alembic', 'sqlalchemy', 'litestar', 'pydantic', 'advanced_alchemy', 'msgspec'} & set(sys.modules)\n"
-        "sys.exit(f'{heavy}' if heavy else code)\n"
-    )
+SCRIPT = """
+import sys
+from pathlib import Path
+from tenantry.tenancy import revision_files
+revision_files.migrations_folder = lambda: Path(sys.argv[1])
+from tenantry.cli import tenantry
+code = tenantry.main(['migrate', 'tenants', '--json'], standalone_mode=False)
+heavy = set(sys.argv[2:]) & set(sys.modules)
+sys.exit(f'{heavy}' if heavy else code)
+"""
+
+
+def migrated_without(modules: set[str], tree: TenantTree, env: dict[str, str]) -> dict[str, Any]:
+    """What `migrate tenants` answers in a process of its own, which is not to import any of the modules."""
     done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=bare_environment(**owner_env),
+        [sys.executable, "-c", SCRIPT, str(tree.folder), *modules],
+        env=bare_environment(**env),
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["status"] == "done"
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_run_imports_what_it_needs_and_no_more(
+    database_addresses: Template, owner_env: dict[str, str], tenant_tree: TenantTree
+) -> None:
+    """Its start is to be short beside migrating a thousand tenants, which takes a second."""
+    make(database_addresses, "acme")
+    new = tenant_tree.add()
+    never = {"litestar", "advanced_alchemy", "sqlalchemy.orm", "sqlalchemy.ext.asyncio", "rich.progress", "numpy"}
+    done = migrated_without(never, tenant_tree, owner_env)
+    assert (done["status"], done["done"], done["target"]) == ("done", 1, new)
+    idle = {"alembic", "sqlalchemy", "pydantic", "msgspec", "structlog"}
+    again = migrated_without(never | idle, tenant_tree, owner_env)
+    assert (again["status"], again["tenants"]) == ("done", 0)
+
+
+def test_what_it_must_not_import_is_noticed(
+    database_addresses: Template, owner_env: dict[str, str], tenant_tree: TenantTree
+) -> None:
+    make(database_addresses, "acme")
+    tenant_tree.add("op.get_bind().exec_driver_sql('SELECT 1')", online=True)
+    with pytest.raises(AssertionError, match="asyncio"):
+        migrated_without({"sqlalchemy.ext.asyncio"}, tenant_tree, owner_env)
+    assert set(revisions_of(database_addresses).values()) == {tenant_tree.head}
 
 
 def test_a_plan_changes_nothing(

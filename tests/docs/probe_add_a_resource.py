@@ -50,7 +50,9 @@ def test_this_is_the_copy() -> None:
 
 async def test_the_migrations_make_the_tables_of_the_models(owner: AsyncConnection) -> None:
     # Raises what autogenerate would write, if it would write anything.
-    await owner.run_sync(lambda connection: command.check(config("tenant", connection=connection)))
+    await owner.run_sync(
+        lambda connection: command.check(config("tenant", connection=connection, metadata=TENANT_METADATA))
+    )
 
 
 async def test_the_migrations_make_the_checks_of_the_models(owner: AsyncConnection) -> None:

@@ -85,38 +85,65 @@ async def still_at_work(addresses: Template) -> bool:
         )
 
 
-def test_killed_anywhere_a_rollout_goes_on_where_it_was(
-    database_addresses: Template, tenant_tree: TenantTree, tmp_path: Path
-) -> None:
-    env = environment(database_addresses, tmp_path / "home")
-    env["TENANTRY_DATABASE_OWNER_URL"] = database_addresses.owner_url
-    asyncio.run(make_tenants(database_addresses, *(f"org-{number}" for number in range(TENANTS))))
-    tenant_tree.add(SLOW)
-    command = program_of(tenant_tree, "migrate", "tenants", "--canary", "2", "--concurrency", "3", "--json")
+@contextmanager
+def held_up(addresses: Template) -> Iterator[None]:
+    """Somebody reads the newest tenant's table, so that no rollout ends before it is killed, however late that is."""
+    loop = asyncio.new_event_loop()
+    reading = as_owner(addresses)
+    reader = loop.run_until_complete(reading.__aenter__())
+    try:
+        newest = loop.run_until_complete(reader.fetchval("SELECT id FROM platform.tenant ORDER BY id DESC LIMIT 1"))
+        table = f'"{schema_name(newest)}".team'
+        loop.run_until_complete(reader.execute(f"BEGIN; LOCK TABLE {table} IN ACCESS SHARE MODE"))
+        yield
+    finally:
+        loop.run_until_complete(reading.__aexit__(None, None, None))
+        loop.close()
+
+
+def killed_again_and_again(command: list[str], env: dict[str, str], addresses: Template, tree: TenantTree) -> int:
+    """Kill the command whenever it has migrated some more; how many tenants have been in the end."""
     done = 0
     for kill in range(1, KILLS + 1):
         least = kill * TENANTS // (KILLS + 3)
         with running(command, env) as process:
 
             def is_far_enough(least: int = least) -> bool:
-                asyncio.run(shapes(database_addresses, tenant_tree))
-                return asyncio.run(migrated(database_addresses, tenant_tree)) >= least
+                asyncio.run(shapes(addresses, tree))
+                return asyncio.run(migrated(addresses, tree)) >= least
 
             assert wait_until(is_far_enough, 60), process.poll()
             process.kill()
             process.wait()
         # What the server had received it may still carry out.
-        assert wait_until(lambda: not asyncio.run(still_at_work(database_addresses)), 30)
-        found = asyncio.run(shapes(database_addresses, tenant_tree))
+        assert wait_until(lambda: not asyncio.run(still_at_work(addresses)), 30)
+        found = asyncio.run(shapes(addresses, tree))
         assert found["after"] >= max(least, done)
         assert found["before"] > 0, "nothing was left to be interrupted"
         done = found["after"]
+    return done
 
-    # Nobody comes back to it: a provisioner does, and is killed as well; then another command.
-    with running(program_of(tenant_tree, "provisioner"), env) as provisioner:
-        assert wait_until(lambda: asyncio.run(migrated(database_addresses, tenant_tree)) > done, 60), provisioner.poll()
-        provisioner.kill()
-        provisioner.wait()
+
+def test_killed_anywhere_a_rollout_goes_on_where_it_was(
+    database_addresses: Template, tenant_tree: TenantTree, tmp_path: Path
+) -> None:
+    env = environment(database_addresses, tmp_path / "home")
+    env["TENANTRY_DATABASE_OWNER_URL"] = database_addresses.owner_url
+    # The one that is held up is tried again by each of them.
+    env["TENANTRY_ROLLOUT_ATTEMPTS"] = "20"
+    asyncio.run(make_tenants(database_addresses, *(f"org-{number}" for number in range(TENANTS))))
+    tenant_tree.add(SLOW)
+    command = program_of(tenant_tree, "migrate", "tenants", "--canary", "2", "--concurrency", "3", "--json")
+    with held_up(database_addresses):
+        done = killed_again_and_again(command, env, database_addresses, tenant_tree)
+        # Nobody comes back to it: a provisioner does, and is killed as well; then another command.
+        least = min(done + 1, TENANTS - 1)
+        with running(program_of(tenant_tree, "provisioner"), env) as provisioner:
+            assert wait_until(lambda: asyncio.run(migrated(database_addresses, tenant_tree)) >= least, 60), (
+                provisioner.poll()
+            )
+            provisioner.kill()
+            provisioner.wait()
     with running(command, env) as process:
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err

@@ -5,8 +5,12 @@ What a command needs is imported when it is called: see `tenantry.cli.migrate_gl
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import rich_click as click
@@ -21,8 +25,8 @@ __all__ = ("migrate",)
 _COMMANDS = {
     "shared": "tenantry.cli.migrate_shared",
     "tenants": "",
-    "status": "tenantry.cli.migrate_rollouts",
-    "resume": "tenantry.cli.migrate_rollouts",
+    "status": "tenantry.cli.migrate_status",
+    "resume": "tenantry.cli.migrate_status",
     "new": "tenantry.cli.migrate_new",
 }
 
@@ -93,7 +97,8 @@ def tenants(
 
         if (seen := glance()) is not None:
             return nothing_to_do(seen, as_json=as_json, quiet=quiet)
-    from tenantry.cli.migrate_rollouts import Options, migrate_tenants
+    with _quick_imports():
+        from tenantry.cli.migrate_rollouts import Options, migrate_tenants
 
     return migrate_tenants(
         Options(
@@ -108,6 +113,24 @@ def tenants(
             quiet=quiet,
         )
     )
+
+
+@contextmanager
+def _quick_imports() -> Iterator[None]:
+    """Import for the first time without the garbage collector, which finds none among modules.
+
+    It looks through them again and again as they are made, and once more at the process's end: 0.2 s of 0.65.
+    """
+    if "sqlalchemy" in sys.modules:
+        # Not the first time: this is another's process, with garbage of its own.
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def nothing_to_do(seen: Glance, *, as_json: bool, quiet: bool) -> ExitCode:

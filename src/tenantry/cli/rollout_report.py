@@ -1,4 +1,7 @@
-"""What the command line tells of rollouts: plans, outcomes, the state of all tenants."""
+"""What the command line tells of rollouts: plans, outcomes, the state of all tenants.
+
+Tables, and with them rich, are imported where one is shown.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,11 @@ from uuid import UUID
 
 import msgspec
 import rich_click as click
-from rich.table import Table
-from rich.text import Text
-from sqlalchemy import func, select
 
-from tenantry.cli.output import print_json, print_table
-from tenantry.cli.settings import table_console
-from tenantry.platform.rollouts.models import Rollout, RolloutTenant
 from tenantry.platform.rollouts.planning import Plan, plan
-from tenantry.tenancy.models import Tenant
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from tenantry.platform.rollouts.planning import Fetch
 
 __all__ = (
     "FailureRead",
@@ -79,49 +75,48 @@ class StatusRead(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     created_at: datetime.datetime | None = None
 
 
-async def read_report(session: AsyncSession, rollout_id: UUID) -> RolloutReport:
+async def read_report(fetch: Fetch, rollout_id: UUID) -> RolloutReport:
     """What became of it, or has become so far."""
-    rollout = await session.get_one(Rollout, rollout_id)
-    counted = await session.execute(
-        select(RolloutTenant.status, func.count().label("tenants"))
-        .where(RolloutTenant.rollout_id == rollout_id)
-        .group_by(RolloutTenant.status)
+    ((target, status, halted_reason),) = await fetch(
+        "SELECT target, status, halted_reason FROM platform.rollout WHERE id = $1", rollout_id
     )
-    counts: dict[str, int] = {row.status: row.tenants for row in counted}
-    failed = await session.execute(
-        select(Tenant.slug, RolloutTenant.attempts, RolloutTenant.error, RolloutTenant.statement)
-        .join(Tenant, Tenant.id == RolloutTenant.tenant_id)
-        .where(RolloutTenant.rollout_id == rollout_id, RolloutTenant.status == "failed")
-        .order_by(Tenant.slug)
+    counted = await fetch(
+        "SELECT status, count(*) FROM platform.rollout_tenant WHERE rollout_id = $1 GROUP BY status", rollout_id
+    )
+    counts: dict[str, int] = dict(counted)
+    failed = await fetch(
+        "SELECT t.slug, rt.attempts, rt.error, rt.statement"
+        "  FROM platform.rollout_tenant rt JOIN platform.tenant t ON t.id = rt.tenant_id"
+        " WHERE rt.rollout_id = $1 AND rt.status = 'failed' ORDER BY t.slug",
+        rollout_id,
     )
     return RolloutReport(
-        rollout=rollout.id,
-        target=rollout.target,
-        status=rollout.status,
-        halted_reason=rollout.halted_reason,
+        rollout=rollout_id,
+        target=target,
+        status=status,
+        halted_reason=halted_reason,
         tenants=sum(counts.values()),
         done=counts.get("done", 0),
         failed=counts.get("failed", 0),
         pending=counts.get("pending", 0),
         failures=[
-            FailureRead(slug=row.slug, attempts=row.attempts, error=row.error, statement=row.statement)
-            for row in failed
+            FailureRead(slug=slug, attempts=attempts, error=error, statement=statement)
+            for slug, attempts, error, statement in failed
         ],
     )
 
 
-async def status_of(session: AsyncSession) -> StatusRead:
+async def status_of(fetch: Fetch) -> StatusRead:
     """Where all tenants are."""
-    planned = await plan(session)
-    latest = await session.scalar(select(Rollout).order_by(Rollout.id.desc()).limit(1))
-    return StatusRead(
-        target=planned.target,
-        revisions=_revisions(planned),
-        provisioning=planned.provisioning,
-        rollout=None if latest is None else await read_report(session, latest.id),
-        requested_by=None if latest is None else latest.requested_by,
-        created_at=None if latest is None else latest.created_at,
+    planned = await plan(fetch)
+    latest = await fetch("SELECT id, requested_by, created_at FROM platform.rollout ORDER BY id DESC LIMIT 1")
+    found = StatusRead(
+        target=planned.target, revisions=_revisions(planned), provisioning=planned.provisioning, rollout=None
     )
+    for rollout_id, requested_by, created_at in latest:
+        report = await read_report(fetch, UUID(str(rollout_id)))
+        found = msgspec.structs.replace(found, rollout=report, requested_by=requested_by, created_at=created_at)
+    return found
 
 
 def _revisions(planned: Plan) -> list[RevisionRead]:
@@ -133,6 +128,8 @@ def _revisions(planned: Plan) -> list[RevisionRead]:
 
 def show_plan(planned: Plan, *, as_json: bool, quiet: bool) -> None:
     """What would be done, by starting revision."""
+    from tenantry.cli.output import print_json, print_table
+
     if as_json:
         groups: list[dict[str, Any]] = [
             {
@@ -179,7 +176,7 @@ def show_plan(planned: Plan, *, as_json: bool, quiet: bool) -> None:
 def show_report(report: RolloutReport, *, as_json: bool, quiet: bool) -> None:
     """How it ended; failures on stderr as well where nothing else is to be printed."""
     if as_json:
-        print_json(report)
+        click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
         return
     if report.rollout is None:
         if not quiet:
@@ -207,6 +204,11 @@ def _show_failures(report: RolloutReport, *, err: bool = False) -> None:
         for failure in report.failures:
             click.echo(f"{failure.slug}: {failure.error} ({_short(failure.statement)})", err=True)
         return
+    from rich.table import Table
+    from rich.text import Text
+
+    from tenantry.cli.settings import table_console
+
     table = Table(header_style="bold")
     table.add_column("Tenant", no_wrap=True)
     table.add_column("Attempts", justify="right")
@@ -219,6 +221,8 @@ def _show_failures(report: RolloutReport, *, err: bool = False) -> None:
 
 def show_status(found: StatusRead) -> None:
     """Where all tenants are, and the latest rollout."""
+    from tenantry.cli.output import print_table
+
     print_table(
         ("Revision", "Tenants", "State"), ((row.revision, f"{row.tenants:,}", row.state) for row in found.revisions)
     )

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-__all__ = ("CONTROL_ROLE", "EMPTY_SCOPE", "SHARED_SCHEMA", "Scope", "ScopeError")
+if TYPE_CHECKING:
+    from uuid import UUID
+
+__all__ = ("CONTROL_ROLE", "EMPTY_SCOPE", "SHARED_SCHEMA", "Scope", "ScopeError", "schema_name")
 
 SHARED_SCHEMA = "platform"
 CONTROL_ROLE = "tenantry_control"
@@ -13,6 +17,11 @@ CONTROL_ROLE = "tenantry_control"
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _TENANT_ROLE = re.compile(r"t_[0-9a-f]{32}")
 _MODE = re.compile(r"[A-Z ]*")
+
+
+def schema_name(tenant_id: UUID) -> str:
+    """The name of a tenant's schema and of its role: after the id, never the slug, so that renaming costs nothing."""
+    return f"t_{tenant_id.hex}"
 
 
 class ScopeError(RuntimeError):

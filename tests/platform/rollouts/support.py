@@ -123,7 +123,7 @@ async def cancel(addresses: Template, rollout_id: UUID) -> None:
 
 async def plan_of(addresses: Template, **options: Any) -> Plan:
     async with owner_session(addresses) as session:
-        return await plan(session, **options)
+        return await plan(steering.fetch_in(session), **options)
 
 
 def quick_runner(addresses: Template, *, settle: float = 5.0) -> RolloutRunner:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import random
 from collections import deque
 from contextlib import AsyncExitStack
@@ -18,12 +19,10 @@ from tenantry.platform.rollouts.migration import (
     OtherRevisionError,
     is_lost,
     migrate,
-    migrate_online,
     prepare,
     raise_cancelled,
 )
 from tenantry.platform.rollouts.planning import UncompilableError, segments
-from tenantry.tenancy.database import owner_engine
 from tenantry.tenancy.revisions import RevisionError, UnknownRevisionError
 
 if TYPE_CHECKING:
@@ -31,10 +30,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from uuid import UUID
 
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
     from tenantry.platform.rollouts.ledger import Ledger, Progress, Settings
     from tenantry.platform.rollouts.migration import Job
+    from tenantry.platform.rollouts.online import OnlineMigrations
     from tenantry.tenancy.connection import DriverConnection
 
 __all__ = ("Execution",)
@@ -70,7 +68,7 @@ class Execution:
         self._backoff = backoff
         self._patience = patience
         self._tell = tell
-        self._engine: AsyncEngine | None = None
+        self._online: OnlineMigrations | None = None
         self._settings: Settings
         self._progress: Progress
         self._stop = asyncio.Event()
@@ -96,8 +94,8 @@ class Execution:
         finally:
             ended.set()
             await watch
-            if self._engine is not None:
-                await self._engine.dispose()
+            if self._online is not None:
+                await self._online.close()
         if self._error is not None:
             raise self._error
         if self._halted is not None:
@@ -242,7 +240,7 @@ class Execution:
         while True:
             try:
                 if job.is_online:
-                    await migrate_online(self._owner_engine(), job)
+                    await self._online_migrations().migrate(job)
                 else:
                     await migrate(connection, job, stepwise=stepwise)
             except OtherRevisionError as other:
@@ -289,7 +287,9 @@ class Execution:
         self._progress = replace(old, done=old.done + done, failed=old.failed + failed, total=old.total + total)
         self._tell(self._progress)
 
-    def _owner_engine(self) -> AsyncEngine:
-        if self._engine is None:
-            self._engine = owner_engine(self._owner_url, pool_size=self._settings.concurrency)
-        return self._engine
+    def _online_migrations(self) -> OnlineMigrations:
+        if self._online is None:
+            # SQLAlchemy's asyncio and ORM, which hardly any rollout needs; see the package.
+            module = importlib.import_module("tenantry.platform.rollouts.online")
+            self._online = module.OnlineMigrations(self._owner_url, self._settings.concurrency)
+        return self._online

@@ -9,20 +9,17 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
 
 from tenantry.platform.rollouts.planning import segments
-from tenantry.tenancy.migrations import upgrade
-from tenantry.tenancy.models import schema_name
 from tenantry.tenancy.revision_files import HAS_SCHEMA
+from tenantry.tenancy.scope import schema_name
 
 if TYPE_CHECKING:
     from uuid import UUID
-
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from tenantry.tenancy.connection import DriverConnection
 
@@ -32,10 +29,14 @@ __all__ = (
     "MigrationError",
     "NoSchemaError",
     "OtherRevisionError",
+    "ending",
+    "explained",
+    "first_line",
     "is_lost",
     "migrate",
-    "migrate_online",
+    "opening",
     "prepare",
+    "prepare_transaction",
     "raise_cancelled",
 )
 
@@ -192,6 +193,13 @@ async def prepare(connection: DriverConnection, lock_timeout: int) -> None:
     )
 
 
+async def prepare_transaction(connection: DriverConnection, lock_timeout: int) -> None:
+    """The same until the open transaction ends, which waits for the disk."""
+    await connection.execute(
+        f"SET LOCAL lock_timeout TO {int(lock_timeout)}; SET LOCAL statement_timeout TO 0; {_FUNCTIONS}"
+    )
+
+
 async def migrate(connection: DriverConnection, job: Job, *, stepwise: bool = False) -> None:
     """Bring the tenant from its revision to the target by the compiled SQL, and write that down, all or nothing.
 
@@ -205,7 +213,7 @@ async def migrate(connection: DriverConnection, job: Job, *, stepwise: bool = Fa
         OSError, asyncpg.InterfaceError, asyncpg.PostgresError: the connection is lost (`is_lost`).
     """
     compiled = [statement for segment in segments(job.revision, job.target) for statement in segment.statements]
-    pieces = ["BEGIN", *_opening(job), *compiled, *_ending(job), "COMMIT"]
+    pieces = ["BEGIN", *opening(job), *compiled, *ending(job), "COMMIT"]
     messages = pieces if stepwise else [_message(pieces)]
     for message in messages:
         try:
@@ -215,53 +223,11 @@ async def migrate(connection: DriverConnection, job: Job, *, stepwise: bool = Fa
                 raise
             await connection.execute("ROLLBACK")
             statement = message if stepwise else _statement_at(pieces, error)
-            raise _explained(error, statement) from error
+            raise explained(error, statement) from error
 
 
-async def migrate_online(engine: AsyncEngine, job: Job) -> None:
-    """The same where revisions say `online = True`: those run through Alembic, the others as compiled.
-
-    Raises: as `migrate`; of a revision's own exceptions, a MigrationError as well.
-    """
-    at = f"revision {job.revision}"
-    try:
-        async with engine.begin() as connection:
-            # SQLAlchemy begins with its first statement; the driver's own come after it.
-            # Its logic may think for longer than the owner's transactions usually may.
-            await connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout TO '1h'")
-            driver = cast("DriverConnection", (await connection.get_raw_connection()).driver_connection)
-            await driver.execute(
-                f"SET LOCAL lock_timeout TO {int(job.lock_timeout)}; SET LOCAL statement_timeout TO 0; {_FUNCTIONS}"
-            )
-            for piece in _opening(job):
-                at = piece
-                await driver.execute(piece)
-            for segment in segments(job.revision, job.target):
-                for statement in segment.statements:
-                    at = statement
-                    await driver.execute(statement)
-                if segment.online:
-                    at = f"-- revision {segment.end}, through Alembic"
-                    await connection.run_sync(upgrade, "tenant", segment.end)
-            for piece in _ending(job):
-                at = piece
-                await driver.execute(piece)
-    except asyncpg.PostgresError as error:
-        if is_lost(error):
-            raise
-        raise _explained(error, at) from error
-    except DBAPIError as error:
-        if is_lost(error):
-            raise
-        raise _explained(_driver_error(error), error.statement or at) from error
-    except (MigrationError, asyncio.CancelledError, *LOST):
-        raise
-    except Exception as error:
-        # A revision's own logic: whatever it raises, it is this tenant's failure and nobody else's.
-        raise MigrationError(f"{type(error).__name__}: {_first_line(error)}", statement=at) from error
-
-
-def _opening(job: Job) -> tuple[str, ...]:
+def opening(job: Job) -> tuple[str, ...]:
+    """What comes before the revisions, in the same transaction: the path, the lock and the guard."""
     return (
         f'SET LOCAL search_path TO "{job.schema}"',
         # Whoever else migrates this schema waits here, and finds it migrated. The table, not its row: that would be
@@ -271,7 +237,8 @@ def _opening(job: Job) -> tuple[str, ...]:
     )
 
 
-def _ending(job: Job) -> tuple[str, ...]:
+def ending(job: Job) -> tuple[str, ...]:
+    """What comes after them: the ledger's rows."""
     ids = f"{_quoted(str(job.rollout_id))}, {_quoted(str(job.tenant_id))}"
     return (f"SELECT pg_temp.rollout_end({ids}, {_quoted(job.revision)}, {_quoted(job.target)})",)
 
@@ -294,28 +261,22 @@ def _statement_at(pieces: list[str], error: asyncpg.PostgresError) -> str | None
     return None
 
 
-def _explained(error: asyncpg.PostgresError, statement: str | None) -> Exception:
+def explained(error: asyncpg.PostgresError, statement: str | None) -> Exception:
+    """The error that `migrate` raises for what the server says of `statement`."""
     state = error.sqlstate or ""
     if state == _OTHER_REVISION:
         return OtherRevisionError(error.detail or "")
     if state == _NO_SCHEMA:
         return NoSchemaError(str(error))
     return MigrationError(
-        f"{state}: {_first_line(error)}",
+        f"{state}: {first_line(error)}",
         statement=None if statement is None else statement[:_TEXT_LIMIT],
         transient=state in _TRANSIENT or state.startswith(_TRANSIENT_CLASSES),
     )
 
 
-def _driver_error(error: DBAPIError) -> asyncpg.PostgresError:
-    """What the server said, inside SQLAlchemy's wrapping of it."""
-    found: Any = error.orig
-    while found is not None and not isinstance(found, asyncpg.PostgresError):
-        found = found.__cause__
-    return asyncpg.PostgresError(str(error.orig)) if found is None else found
-
-
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception says, without what it quotes."""
     # What follows, the detail, may quote the row; and the report goes to operators, who may not read tenants' data.
     said = str(error.args[0] if error.args else error)
     return said.splitlines()[0][:_TEXT_LIMIT] if said else ""

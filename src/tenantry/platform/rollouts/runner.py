@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import structlog
 
 from tenantry.platform.rollouts.execution import Execution
 from tenantry.platform.rollouts.ledger import Ledger, Progress, read_progress
-from tenantry.platform.rollouts.migration import LOST, is_lost, raise_cancelled
+from tenantry.platform.rollouts.migration import is_lost, raise_cancelled
 from tenantry.platform.rollouts.planning import older_revisions
 from tenantry.tenancy.connection import DriverConnection
 
@@ -153,12 +152,10 @@ class RolloutRunner:
         )
         try:
             yield connection
-        except BaseException:
-            # Whatever state it is in, the server rolls back, and gives the lock to others.
+        finally:
+            # Whatever state it is in, the server rolls back, and gives the lock to others. Nobody waits for it: its
+            # process takes 30 ms to forget what it knew of a thousand schemas, one worker after the other.
             connection.terminate()
-            raise
-        with contextlib.suppress(*LOST, asyncpg.PostgresError):
-            await connection.close(timeout=2)
 
 
 async def _known(connection: DriverConnection, rollout_id: UUID) -> Progress:

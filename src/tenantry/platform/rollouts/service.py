@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from sqlalchemy import ColumnElement, Interval, cast, func, select
 
-from tenantry.kernel.errors import FieldError, ResourceNotFoundException, ValidationFailedException
+from tenantry.kernel.errors import ResourceNotFoundException, ValidationFailedException
 from tenantry.kernel.schema import Page
 from tenantry.kernel.service import Service, create_service_provider, to_struct
 from tenantry.platform.rollouts.models import Rollout, RolloutTenant
-from tenantry.platform.rollouts.planning import plan
+from tenantry.platform.rollouts.planning import UnknownSlugError, plan
 from tenantry.platform.rollouts.schemas import (
     RevisionRead,
     RolloutDetail,
@@ -22,6 +22,7 @@ from tenantry.platform.rollouts.schemas import (
     RolloutTenantRead,
     RolloutWave,
 )
+from tenantry.platform.rollouts.steering import fetch_in
 from tenantry.tenancy.models import Tenant
 from tenantry.tenancy.revisions import UnknownRevisionError
 
@@ -150,16 +151,13 @@ async def read_plan(session: AsyncSession, target: str | None, only: list[str] |
         ValidationFailedException: there is no such revision, or no such slug.
     """
     try:
-        found = await plan(session, target, only)
+        found = await plan(fetch_in(session), target, only)
     except UnknownRevisionError as error:
         raise ValidationFailedException.of(
             "target", f"Expected a revision of this release: {error}.", source="query"
         ) from error
-    except ValidationFailedException as error:
-        # Asked in a query here, not in a body.
-        raise ValidationFailedException(
-            errors=[FieldError(field=each.field, source="query", message=each.message) for each in error.errors]
-        ) from error
+    except UnknownSlugError as error:
+        raise ValidationFailedException.of("only", str(error), source="query") from error
     return RolloutPlan(
         target=found.target,
         tenants=found.tenants,

@@ -10,7 +10,6 @@ import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
 from tenantry.kernel.errors import (
@@ -20,8 +19,10 @@ from tenantry.kernel.errors import (
     define_problem,
 )
 from tenantry.platform.audit.service import record
+from tenantry.platform.rollouts.ledger import Settings
 from tenantry.platform.rollouts.models import Rollout
-from tenantry.platform.rollouts.planning import check_slugs, older_revisions
+from tenantry.platform.rollouts.opening import open_rollout, running_rollout
+from tenantry.platform.rollouts.planning import UnknownSlugError, check_slugs, older_revisions
 from tenantry.tenancy.migrations import head
 from tenantry.tenancy.revisions import UnknownRevisionError
 
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-__all__ = ("ROLLOUT_RUNNING", "ROLLOUT_STATE", "cancel", "resume", "start_rollout")
+    from tenantry.platform.rollouts.planning import Fetch
+
+__all__ = ("ROLLOUT_RUNNING", "ROLLOUT_STATE", "cancel", "fetch_in", "resume", "start_rollout")
 
 ROLLOUT_RUNNING = define_problem(
     "rollout-running",
@@ -46,6 +49,16 @@ ROLLOUT_STATE = define_problem(
     "The rollout's present state, which `state` names, does not allow this: a running one can be cancelled, a halted "
     "or cancelled one resumed.",
 )
+
+
+def fetch_in(session: AsyncSession) -> Fetch:
+    """Asks in a session's transaction, in the driver's own SQL."""
+
+    async def fetch(query: str, /, *arguments: Any) -> Sequence[Any]:
+        connection = await session.connection()
+        return (await connection.exec_driver_sql(query, arguments)).all()
+
+    return fetch
 
 
 async def start_rollout(
@@ -82,33 +95,25 @@ async def start_rollout(
         older_revisions(target)
     except UnknownRevisionError as error:
         raise ValidationFailedException.of("target", f"Expected a revision of this release: {error}.") from error
+    fetch = fetch_in(session)
     if only is not None:
-        await check_slugs(session, only)
-    made: Rollout | None = await session.scalar(
-        # Waits for whoever starts another at this moment, and then finds theirs.
-        insert(Rollout)
-        .values(
-            target=target,
-            status="running",
-            canary=canary,
-            concurrency=concurrency,
-            halt_after=halt_after,
-            lock_timeout=lock_timeout,
-            max_attempts=max_attempts,
-            only=None if only is None else list(dict.fromkeys(only)),
-            requested_by=requested_by,
-        )
-        .on_conflict_do_nothing()
-        .returning(Rollout)
+        try:
+            await check_slugs(fetch, only)
+        except UnknownSlugError as error:
+            raise ValidationFailedException.of("only", str(error)) from error
+    settings = Settings(
+        target=target,
+        canary=canary,
+        concurrency=concurrency,
+        halt_after=halt_after,
+        lock_timeout=lock_timeout,
+        max_attempts=max_attempts,
+        only=None if only is None else list(only),
     )
+    made = await open_rollout(fetch, settings, requested_by=requested_by)
     if made is None:
-        raise _running(await _running_id(session))
-    details: dict[str, Any] = {"target": target, "canary": canary, "concurrency": concurrency, "haltAfter": halt_after}
-    if made.only is not None:
-        details["only"] = made.only
-    record(session, actor=requested_by, action="rollout.start", target=str(made.id), details=details)
-    await session.flush()
-    return made
+        raise _running(await running_rollout(fetch))
+    return await session.get_one(Rollout, made)
 
 
 async def resume(session: AsyncSession, rollout_id: UUID, *, actor: str) -> Rollout:
@@ -121,7 +126,7 @@ async def resume(session: AsyncSession, rollout_id: UUID, *, actor: str) -> Roll
     rollout = await _locked(session, rollout_id)
     if rollout.status not in {"halted", "cancelled"}:
         raise _wrong_state(rollout, "resumed")
-    if (running := await _running_id(session)) is not None:
+    if (running := await running_rollout(fetch_in(session))) is not None:
         raise _running(running)
     # `finished_at` stays until whoever executes it has seen it: that is how they know to begin anew with the failed.
     rollout.status, rollout.halted_reason = "running", None
@@ -155,11 +160,6 @@ async def _locked(session: AsyncSession, rollout_id: UUID) -> Rollout:
     found: Rollout | None = await session.scalar(select(Rollout).where(Rollout.id == rollout_id).with_for_update())
     if found is None:
         raise ResourceNotFoundException("There is no such rollout.")
-    return found
-
-
-async def _running_id(session: AsyncSession) -> UUID | None:
-    found: UUID | None = await session.scalar(select(Rollout.id).where(Rollout.status == "running"))
     return found
 
 
