@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+import structlog
 
 from tests.databases import Template, clone_database, drop_database, ensure_template
 from tests.servers import start_servers, stop_servers
@@ -12,6 +13,10 @@ from tests.world import TenantHandle, World, open_world
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # structlog's own tracebacks show every frame's variables: rendering one keeps the event loop for seconds, long
+    # enough for a registry to be stale.
+    renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
     start_servers(config)
 
 

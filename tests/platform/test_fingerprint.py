@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tenantry.platform.provisioning import reference as reference_module
@@ -21,10 +22,16 @@ from tenantry.platform.provisioning.fingerprint import (
 )
 from tenantry.platform.provisioning.operations import OperationFailed
 from tenantry.platform.provisioning.reference import create_verified, reference
-from tenantry.platform.provisioning.schema import create_schema, create_schemas, drop_schemas, enter_schema
+from tenantry.platform.provisioning.schema import (
+    create_schema,
+    create_schemas,
+    drop_schemas,
+    enter_schema,
+    make_schemas,
+)
 from tenantry.tenancy.connection import DriverConnection
 from tenantry.tenancy.database import owner_engine
-from tenantry.tenancy.migrations import compile_script, head
+from tenantry.tenancy.migrations import Tree, compile_script, head, upgrade
 from tenantry.tenancy.models import schema_name
 from tenantry.tenancy.revisions import UnknownRevisionError
 from tests.databases import Template, clone_database, drop_database
@@ -398,6 +405,49 @@ async def test_a_schema_whose_tree_has_logic_in_python_is_migrated_step_by_step(
         assert columns.all() == []
         version = await connection.exec_driver_sql("SELECT version_num FROM alembic_version")
         assert version.scalar_one() == tenant_tree.head
+
+
+async def test_of_the_steps_only_those_with_logic_in_python_run_through_alembic(
+    tenant_tree: TenantTree, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    online = tenant_tree.add('op.add_column("team", sa.Column("one", sa.Text()))', online=True)
+    tenant_tree.add('op.add_column("team", sa.Column("two", sa.Text()))')
+    through_alembic: list[str] = []
+
+    def spy(connection: Connection, tree: Tree, revision: str) -> None:
+        through_alembic.append(revision)
+        upgrade(connection, tree, revision)
+
+    monkeypatch.setattr("tenantry.platform.provisioning.schema.upgrade", spy)
+    async with engine.connect() as connection:
+        await create_verified(connection, engine, [uuid4(), uuid4()])
+        await connection.exec_driver_sql("SELECT one, two FROM team")
+    assert through_alembic == [online, online]
+
+
+async def test_schemas_without_such_logic_are_made_in_one_round_trip(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql("SELECT 1")
+        driver = cast("DriverConnection", (await connection.get_raw_connection()).driver_connection)
+        messages: list[str] = []
+        with driver.query_logger(lambda record: messages.append(record.query)):
+            await make_schemas(connection, [uuid4(), uuid4()])
+        await connection.rollback()
+    assert len(messages) == 1
+
+
+async def test_describing_a_schema_leaves_the_planner_as_it_was(addresses: Template) -> None:
+    planner = "SELECT name, setting FROM pg_settings WHERE name ~ '^(enable_|jit|plan_cache)' ORDER BY name"
+    connection: DriverConnection = await asyncpg.connect(addresses.owner_url, connection_class=DriverConnection)
+    try:
+        before, path = await connection.fetch(planner), await connection.fetchval("SHOW search_path")
+        async with connection.transaction():
+            await describe_schema(connection, "t_of_nobody")
+            assert await connection.fetch(planner) == before
+        assert await connection.fetch(planner) == before
+        assert await connection.fetchval("SHOW search_path") == path
+    finally:
+        await connection.close()
 
 
 async def test_the_path_leads_to_the_new_schema_afterwards(addresses: Template) -> None:

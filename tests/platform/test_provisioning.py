@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,6 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry.kernel.feature import Owner, ProvisionHook
 from tenantry.platform.provisioning.worker import Provisioner
+from tenantry.platform.tenants.creation import TenantCreator
+from tenantry.tenancy.database import Transaction
+from tenantry.tenancy.scope import Scope
 from tests.databases import Template
 from tests.platform.support import as_admin, eventually, make_provisioner, open_api, tenant_body
 from tests.world import World
@@ -170,6 +173,31 @@ async def test_a_provisioner_that_is_stopped_when_its_connection_is_gone_stops(a
         assert running.cancelled()
 
 
+async def test_all_that_was_asked_for_in_one_moment_is_worked_on_at_once(api: World) -> None:
+    """One is woken, and wakes the next: nobody waits for the poll."""
+    taken, both = 0, asyncio.Event()
+
+    async def meet(step: str) -> None:
+        nonlocal taken
+        if step == "taken":
+            taken += 1
+            if taken == 2:
+                both.set()
+            await both.wait()
+
+    for slug in ("first", "second"):
+        await _ask(api, slug)
+    slow = make_provisioner(api.addresses, poll_interval=600, listener=meet)
+    running = asyncio.create_task(slow.run())
+    try:
+        async with asyncio.timeout(30):
+            await both.wait()
+    finally:
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+
 async def test_two_provisioners_never_take_one_operation(api: World) -> None:
     for number in range(4):
         await _ask(api, f"shared-{number}")
@@ -246,6 +274,30 @@ async def test_who_waits_for_an_operation_that_is_given_up_is_told_so(
             answer = await asking
     assert (answer.status_code, answer.json()["type"]) == (503, "/problems/provisioning-failed")
     assert "Retry-After" in answer.headers
+
+
+async def test_who_waits_does_not_ask_the_database_over_and_over(api: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tried with a hundred of them: what they asked kept the provisioner from getting on."""
+    creator: TenantCreator = api.app.state.tenant_creator
+    begin, begun = creator._database.transaction, 0
+
+    def counted(scope: Scope) -> AbstractAsyncContextManager[Transaction]:
+        nonlocal begun
+        begun += 1
+        return begin(scope)
+
+    monkeypatch.setattr(creator._database, "transaction", counted)
+    made = await creator.create(
+        slug="patient",
+        name="Patient",
+        plan="free",
+        owner_email="owner@patient.example",
+        owner_password=None,
+        requested_by="a test",
+        wait=2.5,
+    )
+    assert not made.done
+    assert begun == 2, "one that writes it down, one at the end"
 
 
 async def test_the_passwords_hash_is_gone_from_the_control_plane_once_the_tenant_is_there(api: World) -> None:

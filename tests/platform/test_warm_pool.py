@@ -199,6 +199,23 @@ async def test_a_stale_schema_is_dropped_and_made_anew(
     assert revisions == [tenant_tree.head]
 
 
+async def test_a_release_whose_revisions_have_logic_in_python_fills_its_pool_as_well(
+    tenant_tree: TenantTree, engine: AsyncEngine, database_addresses: Template
+) -> None:
+    tenant_tree.add(
+        'rows = op.get_bind().execute(sa.text("SELECT count(*) FROM team")).scalar_one()\n'
+        'op.add_column("team", sa.Column(f"found_{rows}", sa.Text()))',
+        online=True,
+    )
+    tenant_tree.add('op.create_index("ix_team_found", "team", ["found_0"])')
+    await fill(engine, 2)
+    ready = await pooled(database_addresses)
+    assert len(ready) == 2
+    for schema in ready:
+        assert await ask(database_addresses, f'SELECT version_num FROM "{schema}".alembic_version') == tenant_tree.head
+        assert await ask(database_addresses, "SELECT to_regclass($1)::text", f"{schema}.ix_team_found") is not None
+
+
 async def test_the_best_revision_that_is_served_is_taken_first_and_one_that_is_not_served_never(
     api: World, engine: AsyncEngine
 ) -> None:

@@ -123,6 +123,8 @@ async def run(api: World, path: str, body: Mapping[str, Any] | None = None) -> d
     await carry_out(api)
     done = await operation_of(api, operation)
     assert done["status"] == "done", done["error"]
+    # The process serves by its registry, which hears of it a moment later.
+    await api.app.state.registry.refresh()
     return done
 
 

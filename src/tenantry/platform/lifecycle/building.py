@@ -8,9 +8,8 @@ from tenantry.platform.archives.writer import table_digests
 from tenantry.platform.provisioning.fingerprint import describe_schema, differences
 from tenantry.platform.provisioning.operations import OperationFailed
 from tenantry.platform.provisioning.reference import reference
-from tenantry.platform.provisioning.schema import begin_schema, enter_schema, finish_schemas
-from tenantry.platform.rollouts.planning import segments
-from tenantry.tenancy.migrations import head, upgrade
+from tenantry.platform.provisioning.schema import begin_schema, enter_schema, finish_schemas, migrate_schema
+from tenantry.tenancy.migrations import head
 from tenantry.tenancy.models import schema_name
 from tenantry.tenancy.revisions import RevisionError, path_between
 
@@ -56,7 +55,7 @@ async def begin_at(work: Work, revision: str) -> None:
     # Now, not at the end: it grants on a connection of its own, and would wait for ours.
     await reference(work.engine, head("tenant"))
     await begin_schema(work.driver, work.tenant_id)
-    await _migrate(work, "base", revision)
+    await migrate_schema(work.connection, "base", revision)
 
 
 async def finish_at_head(work: Work, revision: str) -> str:
@@ -69,7 +68,7 @@ async def finish_at_head(work: Work, revision: str) -> str:
         asyncpg.PostgresError, sqlalchemy.exc.DBAPIError: a revision does not bear these rows; likewise.
     """
     target = head("tenant")
-    await _migrate(work, revision, target)
+    await migrate_schema(work.connection, revision, target)
     expected = await reference(work.engine, target)
     await finish_schemas(work.driver, [work.tenant_id])
     found = differences(expected, await describe_schema(work.driver, schema_name(work.tenant_id)))
@@ -92,13 +91,3 @@ async def require_same_rows(work: Work, manifest: Manifest) -> None:
     for table in manifest.tables:
         if found.get(table.name) != (table.rows, table.sha256):
             raise RowsDifferError(f"the rows of {table.name} are not those of the archive")
-
-
-async def _migrate(work: Work, start: str, end: str) -> None:
-    if start == end:
-        return
-    for segment in segments(start, end):
-        for statement in segment.statements:
-            await work.driver.execute(statement)
-        if segment.online:
-            await work.connection.run_sync(upgrade, "tenant", segment.end)

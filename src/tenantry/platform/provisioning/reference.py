@@ -17,11 +17,11 @@ from tenantry.platform.provisioning.fingerprint import (
     fingerprint,
 )
 from tenantry.platform.provisioning.operations import OperationFailed
-from tenantry.platform.provisioning.schema import begin_schema, create_schemas, enter_schema, finish_schemas
+from tenantry.platform.provisioning.schema import begin_schema, enter_schema, finish_schemas, make_schemas
 from tenantry.tenancy.migrations import config, head, upgrade
 from tenantry.tenancy.models import Tenant, schema_name
 from tenantry.tenancy.revision_files import HAS_SCHEMA
-from tenantry.tenancy.revisions import path_between, revisions
+from tenantry.tenancy.revisions import path_between
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,13 +65,20 @@ async def reference(engine: AsyncEngine, revision: str) -> tuple[str, ...]:
         UnknownRevisionError: the tree has no such revision.
         sqlalchemy.exc.DBAPIError, asyncpg.PostgresError: a revision of the tree fails.
     """
+    # Known from the engine's first connection on; whoever waits for a schema does not wait for a second one.
+    version = getattr(engine.dialect, "server_version_info", None)
+    if version is not None and (known := _known.get(_key(revision, version))) is not None:
+        return known
     async with engine.connect() as connection:
-        folder = config("tenant").get_main_option("script_location")
-        key = (folder, revision, connection.dialect.server_version_info)
+        key = _key(revision, connection.dialect.server_version_info)
         if key not in _known:
             path_between("tenant", "base", revision)
             _known[key] = await _migrate_scratch(connection, revision)
         return _known[key]
+
+
+def _key(revision: str, version: object) -> tuple[object, ...]:
+    return config("tenant").get_main_option("script_location"), revision, version
 
 
 async def _migrate_scratch(connection: AsyncConnection, revision: str) -> tuple[str, ...]:
@@ -84,9 +91,11 @@ async def _migrate_scratch(connection: AsyncConnection, revision: str) -> tuple[
 
 
 async def _begin(connection: AsyncConnection) -> DriverConnection:
-    # SQLAlchemy begins with its first statement; one of the driver's own before it would be outside the transaction.
-    await connection.execute(text("SELECT 1"))
-    return cast("DriverConnection", (await connection.get_raw_connection()).driver_connection)
+    driver = cast("DriverConnection", (await connection.get_raw_connection()).driver_connection)
+    if not driver.is_in_transaction():
+        # SQLAlchemy begins with its first statement; one of the driver's own before it would be outside.
+        await connection.execute(text("SELECT 1"))
+    return driver
 
 
 async def create_verified(connection: AsyncConnection, engine: AsyncEngine, tenant_ids: Sequence[UUID]) -> str:
@@ -106,14 +115,7 @@ async def create_verified(connection: AsyncConnection, engine: AsyncEngine, tena
     revision = head("tenant")
     expected = await reference(engine, revision)
     driver = await _begin(connection)
-    if any(step.online for step in revisions("tenant")):
-        # Logic in Python cannot be compiled.
-        for tenant_id in tenant_ids:
-            await begin_schema(driver, tenant_id)
-            await connection.run_sync(upgrade, "tenant", revision)
-        await finish_schemas(driver, tenant_ids)
-    else:
-        await create_schemas(driver, tenant_ids)
+    await make_schemas(connection, tenant_ids)
     for lines in (await describe_schemas(driver, [schema_name(one) for one in tenant_ids])).values():
         if lines != expected:
             found = differences(expected, lines)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from tenantry.platform.rollouts.planning import segments
 from tenantry.tenancy.bootstrap import APP_ROLE, TENANT_GROUP_ROLE
-from tenantry.tenancy.migrations import compile_script
+from tenantry.tenancy.migrations import compile_script, head, upgrade
 from tenantry.tenancy.models import schema_name
+from tenantry.tenancy.revisions import path_between
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from tenantry.tenancy.connection import DriverConnection
 
@@ -22,6 +26,8 @@ __all__ = (
     "drop_schemas",
     "enter_schema",
     "finish_schemas",
+    "make_schemas",
+    "migrate_schema",
 )
 
 
@@ -67,7 +73,7 @@ async def create_schemas(connection: DriverConnection, tenant_ids: Sequence[UUID
 
     Leaves the search_path on the last one until the transaction ends. Roles and schemas are transactional in
     PostgreSQL: a provisioner that is killed here leaves nothing behind. Nothing is compared with what Alembic would
-    make; see `create_verified`.
+    make; see `create_verified`. Of a tree with logic in Python there is no such script; see `make_schemas`.
 
     Raises:
         asyncpg.PostgresError: whatever the server says; the caller must roll back.
@@ -78,6 +84,47 @@ async def create_schemas(connection: DriverConnection, tenant_ids: Sequence[UUID
 async def create_schema(connection: DriverConnection, tenant_id: UUID) -> None:
     """Make one role and its schema; as `create_schemas`."""
     await create_schemas(connection, [tenant_id])
+
+
+async def make_schemas(connection: AsyncConnection, tenant_ids: Sequence[UUID]) -> None:
+    """As `create_schemas`, of any tree: one round trip unless it has revisions that say `online = True`.
+
+    Args:
+        connection: the owner's, in a transaction that has begun.
+        tenant_ids: at least one.
+
+    Raises:
+        asyncpg.PostgresError, sqlalchemy.exc.DBAPIError: whatever the server says; the caller must roll back.
+        UncompilableError: a revision that has to say `online = True` does not.
+    """
+    driver = await _driver(connection)
+    target = head("tenant")
+    if not any(step.online for step in path_between("tenant", "base", target)):
+        await create_schemas(driver, tenant_ids)
+        return
+    for tenant_id in tenant_ids:
+        await begin_schema(driver, tenant_id)
+        await migrate_schema(connection, "base", target)
+    await finish_schemas(driver, tenant_ids)
+
+
+async def migrate_schema(connection: AsyncConnection, start: str, end: str) -> None:
+    """Bring the schema that the search_path leads to from one revision to another, inside the caller's transaction.
+
+    Compiled revisions that follow each other are one round trip; those that say `online = True` run through Alembic.
+
+    Raises:
+        asyncpg.PostgresError, sqlalchemy.exc.DBAPIError: whatever the server says; the caller must roll back.
+        UnknownRevisionError, RevisionError: no path leads from one to the other.
+        UncompilableError: a revision that has to say `online = True` does not.
+    """
+    driver = await _driver(connection)
+    for segment in segments(start, end):
+        if segment.online:
+            await connection.run_sync(upgrade, "tenant", segment.end)
+        else:
+            # On lines of their own: a statement may end in a comment.
+            await driver.execute("\n;\n".join(segment.statements))
 
 
 async def begin_schema(connection: DriverConnection, tenant_id: UUID) -> None:
@@ -103,3 +150,7 @@ async def drop_schemas(connection: DriverConnection, tenant_ids: Sequence[UUID])
     """
     names = [schema_name(tenant_id) for tenant_id in tenant_ids]
     await connection.execute("".join(f'DROP SCHEMA "{name}" CASCADE; DROP ROLE "{name}";' for name in names))
+
+
+async def _driver(connection: AsyncConnection) -> DriverConnection:
+    return cast("DriverConnection", (await connection.get_raw_connection()).driver_connection)

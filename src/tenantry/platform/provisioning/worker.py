@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import asyncpg
 import structlog
 from sqlalchemy import select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from tenantry.platform.provisioning.models import Operation
 from tenantry.platform.provisioning.operations import OPERATION_CHANNEL, OperationFailed, Work
@@ -62,7 +63,9 @@ class Provisioner:
         self._poll_interval = poll_interval
         self._listener = listener
         self._closers = tuple(closers)
-        self._wake = asyncio.Event()
+        # Holds one token where somebody is to look for work. Not an event, which would wake all of them for one
+        # operation: those who find nothing would be in the way of the one who does.
+        self._bell: asyncio.Queue[None] = asyncio.Queue(maxsize=1)
 
     async def run(self) -> None:
         """Work until cancelled; outlives every loss of the database."""
@@ -96,24 +99,28 @@ class Provisioner:
                 connection = await asyncpg.connect(self._url, connection_class=DriverConnection, timeout=5)
                 lost = asyncio.Event()
                 connection.add_termination_listener(lambda _, lost=lost: lost.set())
-                await connection.add_listener(OPERATION_CHANNEL, lambda *_: self._wake.set())
-                self._wake.set()
+                await connection.add_listener(OPERATION_CHANNEL, lambda *_: self._ring())
+                self._ring()
                 await lost.wait()
             except LOST as error:
+                _raise_if_cancelled(error)
                 _log.warning("provisioner cannot listen", error=repr(error))
             finally:
                 if connection is not None:
                     connection.terminate()
             await asyncio.sleep(self._poll_interval)
 
+    def _ring(self) -> None:
+        with contextlib.suppress(asyncio.QueueFull):
+            self._bell.put_nowait(None)
+
     async def _work(self) -> None:
         while True:
-            self._wake.clear()
             if await self._outlive(self._take_one, "provisioner lost the database"):
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_interval):
-                    await self._wake.wait()
+                    await self._bell.get()
 
     async def _do_chore(self, chore: Chore) -> None:
         while True:
@@ -125,11 +132,7 @@ class Provisioner:
         try:
             return await work()
         except Exception as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                # Cancelled in mid-work with the connection gone: the roll-back's error took the cancellation's
-                # place, and a provisioner that was told to stop would go on.
-                raise asyncio.CancelledError from error
+            _raise_if_cancelled(error)
             if isinstance(error, LOST):
                 _log.warning(complaint, error=repr(error))
             else:
@@ -162,6 +165,8 @@ class Provisioner:
             ).one_or_none()
             if row is None:
                 return False
+            # There may be more than the one that this one was woken for.
+            self._ring()
             log = _log.bind(operation=str(row.id), kind=row.kind, tenant_id=str(row.tenant_id))
             handler = self._handlers[row.kind]
             work = await self._work_of(connection, row)
@@ -169,9 +174,15 @@ class Provisioner:
             try:
                 async with connection.begin_nested():
                     result = await handler.run(work)
+                    await work.session.flush()
                     # The handler's search_path is undone with a roll-back, not with a success.
                     await work.driver.execute("SET LOCAL search_path TO DEFAULT")
             except Exception as error:
+                if work.driver.is_closed() or (isinstance(error, DBAPIError) and error.connection_invalidated):
+                    # Nothing can be written down, and nothing is left of the attempt. Without a trace, which takes a
+                    # second to write: meanwhile nobody else's work goes on, and who told us to stop waits.
+                    log.warning("operation interrupted", error=repr(error))
+                    raise
                 # Whatever it is: a bug that got away would end the provisioner, again at each new start.
                 if isinstance(error, OperationFailed):
                     log.warning("operation refused", reason=str(error))
@@ -229,3 +240,14 @@ class Provisioner:
             await handler.give_up(work, explained)
             await work.session.flush()
         await connection.execute(update(Operation).where(Operation.id == row.id).values(**values))
+
+
+def _raise_if_cancelled(error: Exception) -> None:
+    """Raise what was meant, where the current task was cancelled.
+
+    Cancelled in mid-work with the connection gone, the roll-back's error takes the cancellation's place, and a
+    provisioner that was told to stop would go on.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError from error
