@@ -144,7 +144,8 @@ async def ends(addresses: Template, rollout_id: UUID) -> Progress:
 async def states(addresses: Template) -> dict[str, str]:
     """Each tenant's revision; ledger and truth are held to be the same."""
     found = {}
-    async with as_owner(addresses) as owner:
+    # At one moment: a rollout may be under way.
+    async with as_owner(addresses) as owner, owner.transaction(isolation="repeatable_read"):
         for row in await owner.fetch("SELECT id, slug, revision FROM platform.tenant WHERE revision IS NOT NULL"):
             truth = await owner.fetchval(f'SELECT version_num FROM "{schema_name(row["id"])}".alembic_version')
             assert truth == row["revision"], row["slug"]
