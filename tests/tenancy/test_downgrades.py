@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tenantry.tenancy.connection import DriverConnection
 from tenantry.tenancy.database import owner_engine
-from tenantry.tenancy.migrations import Tree, config, upgrade
+from tenantry.tenancy.migrations import Tree, alone, config, upgrade
 from tenantry.tenancy.revisions import Revision, revisions
 from tests.databases import Template
 from tests.tenancy.catalog import describe_schema, without_order
@@ -39,7 +39,8 @@ async def _catalog(connection: AsyncConnection, schema: str) -> set[tuple[object
 
 
 def _downgrade(connection: Connection, tree: Tree, revision: str) -> None:
-    command.downgrade(config(tree, connection=connection), revision)
+    with alone():
+        command.downgrade(config(tree, connection=connection), revision)
 
 
 async def _try_step(connection: AsyncConnection, tree: Tree, step: Revision) -> None:

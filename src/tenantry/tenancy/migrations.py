@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = (
     "NAMING",
     "Tree",
+    "alone",
     "compile_script",
     "compile_statements",
     "config",
@@ -55,7 +56,7 @@ Revisions that leave a name out get it from here, so they run without the models
 # Any number will do, as long as nothing else takes the same advisory lock.
 _LOCK = 0x7E4A_5EED
 
-# Held while a tree runs on a connection; see `_alone`.
+# Held while a tree runs on a connection; see `alone`.
 _running = threading.Lock()
 
 
@@ -73,7 +74,7 @@ class _Statements(io.StringIO):
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """One tree at a time runs on a connection, in the whole process.
 
     `alembic.op` is a module whose functions lead to whoever installed itself last. A tree waits for PostgreSQL at every
@@ -91,7 +92,7 @@ def _alone() -> Iterator[None]:
 
 @contextmanager
 def _aside() -> Iterator[None]:
-    """Give back to a tree that waits for PostgreSQL at this moment what compiling takes from it; see `_alone`."""
+    """Give back to a tree that waits for PostgreSQL at this moment what compiling takes from it; see `alone`."""
     kept = [(vars(module), dict(vars(module))) for module in (op, context)]
     try:
         yield
@@ -146,7 +147,7 @@ def upgrade(connection: Connection, tree: Tree, revision: str = "head") -> None:
     if tree == "shared":
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
         connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {SHARED_SCHEMA}")
-    with _alone():
+    with alone():
         command.upgrade(config(tree, connection=connection), revision)
 
 
