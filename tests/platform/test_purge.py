@@ -100,6 +100,36 @@ async def test_a_purge_removes_all_of_one_tenant_and_nothing_of_another(api: Wor
     )
 
 
+async def test_the_archive_that_a_tenant_was_made_of_is_removed_with_it(api: World) -> None:
+    acme = await furnish(api, "acme")
+    folder = api.settings.home / "storage" / "imports"
+    folder.mkdir(parents=True)
+    for name in ("acme.zip", "wanted.zip", "strangers.zip"):
+        (folder / name).write_bytes(b"rows")
+    globex = await furnish(api, "globex")
+    await ask_for_purge(api, acme)
+    async with as_admin(api.addresses) as admin:
+        for tenant, key, status in (
+            (acme, "acme.zip", "done"),
+            (acme, "wanted.zip", "done"),
+            (globex, "wanted.zip", "pending"),
+        ):
+            await admin.execute(
+                "INSERT INTO platform.operation (id, kind, status, tenant_id, payload, result, attempts, not_before,"
+                " requested_by, created_at, updated_at) VALUES (gen_random_uuid(), 'import', $3, $1, $2, $4, 0,"
+                " now() + interval '1 hour', 'test', now(), now())",
+                tenant.id,
+                json.dumps({"key": f"imports/{key}"} if status == "pending" else {}),
+                status,
+                json.dumps({"key": f"imports/{key}"}) if status == "done" else None,
+            )
+    async with provisioner(api) as worker:
+        assert await worker.work_off() == 1
+    certificate = (await _certificate(api, acme))["certificate"]
+    assert certificate["removed"]["files"]["objects"] == len(FILES) + 1
+    assert sorted(path.name for path in folder.iterdir()) == ["strangers.zip", "wanted.zip"]
+
+
 async def test_a_copy_that_somebody_made_beside_the_archives_is_removed_and_counted(api: World) -> None:
     acme = await furnish(api, "acme")
     copy = api.settings.home / "storage" / "tenants" / str(acme.id) / "archives" / "2026 (Kopie für Ann).zip"

@@ -181,7 +181,10 @@ async def load_archive(
         await _load_table(connection, reader, table, schema)
         if progress is not None:
             progress(number, len(manifest.tables), table.name)
-    await set_sequences(connection, schema)
+    try:
+        await set_sequences(connection, schema)
+    except asyncpg.DataError as error:
+        raise ArchiveError.of(MANIFEST, f"a value that its column's sequence cannot reach: {error.args[0]}") from error
 
 
 async def _load_table(connection: DriverConnection, reader: ArchiveReader, table: ArchivedTable, schema: str) -> None:

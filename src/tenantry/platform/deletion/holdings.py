@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tenantry.tenancy.redis import Holding, holding_of, tenant_search_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection
     from uuid import UUID
 
     from redis.asyncio import Redis
@@ -32,8 +32,12 @@ async def _keys(redis: Redis, tenant_id: UUID) -> AsyncIterator[tuple[Holding, b
             yield holding, key
 
 
-async def count_holdings(redis: Redis, storage: Storage, tenant_id: UUID) -> dict[str, int]:
+async def count_holdings(
+    redis: Redis, storage: Storage, tenant_id: UUID, *, uploads: Collection[str] = ()
+) -> dict[str, int]:
     """How many `redisKeys`, `queueKeys` and `objects` there are, and how many `bytes` these have.
+
+    `uploads` are keys of archives that the tenant was made of, which lie outside its folder.
 
     Raises:
         redis.RedisError, StorageUnavailableError: one of the two does not answer, so that nobody knows.
@@ -45,6 +49,9 @@ async def count_holdings(redis: Redis, storage: Storage, tenant_id: UUID) -> dic
             seen.add(key)
             keys[holding] += 1
     objects, size = await storage.measure(tenant_folder(tenant_id))
+    for upload in uploads:
+        if (info := await storage.head(upload)) is not None:
+            objects, size = objects + 1, size + info.size
     return {"redisKeys": keys["redis"], "queueKeys": keys["queues"], "objects": objects, "bytes": size}
 
 
@@ -59,6 +66,8 @@ async def remove_keys(redis: Redis, tenant_id: UUID) -> None:
             await pipeline.execute()
 
 
-async def remove_files(storage: Storage, tenant_id: UUID) -> None:
-    """Remove every file of a tenant: archives, exports and whatever else was kept in its folder."""
+async def remove_files(storage: Storage, tenant_id: UUID, *, uploads: Collection[str] = ()) -> None:
+    """Remove every file of a tenant: archives, exports and whatever else was kept in its folder, and `uploads`."""
+    for upload in uploads:
+        await storage.delete(upload)
     await storage.delete_prefix(tenant_folder(tenant_id))

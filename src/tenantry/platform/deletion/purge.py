@@ -11,8 +11,9 @@ import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
-from sqlalchemy import func, null, or_, select, update
+from sqlalchemy import exists, func, null, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid7
 
 from tenantry.kernel.errors import ConflictException
@@ -35,7 +36,7 @@ from tenantry.platform.tenants.lifecycle import require_state, transition
 from tenantry.platform.tenants.service import tombstone_slug
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from redis.asyncio import Redis
     from sqlalchemy import ColumnElement
@@ -85,11 +86,12 @@ class PurgeHandler:
         await lock_tables(driver, belongings, seconds=_LOCK_SECONDS)
         await work.step("tables locked")
 
-        held = await self._take_inventory(work)
+        uploads = await _uploads(work)
+        held = await self._take_inventory(work, uploads)
         await work.step("inventory kept")
         await remove_keys(self._redis, work.tenant_id)
         await work.step("keys removed")
-        await remove_files(self._storage, work.tenant_id)
+        await remove_files(self._storage, work.tenant_id, uploads=uploads)
         await work.step("files removed")
 
         removed = await count_belongings(driver, belongings)
@@ -100,7 +102,7 @@ class PurgeHandler:
 
         verified = {
             **await leftovers(driver, belongings),
-            **await count_holdings(self._redis, self._storage, work.tenant_id),
+            **await count_holdings(self._redis, self._storage, work.tenant_id, uploads=uploads),
             **await _unscrubbed(work),
         }
         if any(verified.values()):
@@ -139,7 +141,7 @@ class PurgeHandler:
             details={"operation": str(work.operation_id)},
         )
 
-    async def _take_inventory(self, work: Work) -> dict[str, int]:
+    async def _take_inventory(self, work: Work, uploads: Sequence[str]) -> dict[str, int]:
         """What there was outside the database when its removal began, in this attempt or in one before.
 
         An attempt that was killed half-way has left less, and what it found was written down. The larger number
@@ -151,7 +153,7 @@ class PurgeHandler:
         known: dict[str, int] = {}
         for details in await work.session.scalars(earlier):
             known = _larger(known, details["found"])
-        found = await count_holdings(self._redis, self._storage, work.tenant_id)
+        found = await count_holdings(self._redis, self._storage, work.tenant_id, uploads=uploads)
         together = _larger(known, found)
         if together != known:
             async with AsyncSession(work.engine) as session, session.begin():
@@ -205,6 +207,25 @@ def _telling_rollouts(work: Work) -> ColumnElement[bool]:
     return (RolloutTenant.tenant_id == work.tenant_id) & or_(
         RolloutTenant.error.is_not(None), RolloutTenant.statement.is_not(None)
     )
+
+
+async def _uploads(work: Work) -> list[str]:
+    """Keys of archives that the tenant was imported from, unless somebody else is about to be.
+
+    They are removed some time after the import (`ExpiredFiles`), and hold what the tenant began with.
+    """
+    key = func.coalesce(Operation.payload["key"].astext, Operation.result["key"].astext)
+    other = aliased(Operation)
+    wanted = exists().where(
+        other.kind == "import",
+        other.status == "pending",
+        other.tenant_id != work.tenant_id,
+        other.payload["key"].astext == key,
+    )
+    found = select(key).where(
+        Operation.tenant_id == work.tenant_id, Operation.kind == "import", key.startswith("imports/"), ~wanted
+    )
+    return sorted({upload for upload in await work.session.scalars(found) if upload is not None})
 
 
 async def _scrub(work: Work, tenant: Tenant) -> dict[str, int]:
