@@ -1,0 +1,231 @@
+"""What a worker takes its jobs from: every tenant's queue, each in its turn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import structlog
+from redis.exceptions import RedisError
+from saq.job import Job, Status
+
+from tenantry.jobs.patience import AWAY, answer
+from tenantry.jobs.queue import RingQueue
+from tenantry.jobs.ring import PLATFORM_QUEUE, Claim, Ring
+from tenantry.tenancy.redis import queue_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from redis.asyncio import Redis
+    from saq.types import WorkerInfo
+
+__all__ = ("FairQueue",)
+
+_BLOCK = 1.0
+"""Seconds that an idle worker blocks before it looks by itself: a token may have died with whoever took it."""
+
+_TENANTS_NAME = len(queue_name(UUID(int=0)))
+
+_log = structlog.get_logger(__name__)
+
+
+class FairQueue(RingQueue):
+    """The queue of one `saq.Worker`; of its own it has the jobs of the platform.
+
+    However many slots the worker has, one task asks Redis for all that are free. An idle worker is one blocked
+    connection, whatever the number of tenants.
+    """
+
+    def __init__(self, redis: Redis, blocking: Redis, *, worker_id: str) -> None:
+        """`blocking` must have no time-out of its own: it waits for a second at a time."""
+        super().__init__(Ring(redis), PLATFORM_QUEUE)
+        self.worker_id = worker_id
+        self._blocking = blocking
+        self._waiters: deque[asyncio.Future[Job]] = deque()
+        self._spare: deque[Job] = deque()
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._unsure = True
+        self._held: set[str] = set()
+        self.queue_of = lru_cache(maxsize=4096)(self._queue_of)
+
+    def _queue_of(self, name: str) -> RingQueue:
+        """The queue of that name; its counters of jobs are the worker's."""
+        return self if name == self.name else _MemberQueue(self, name)
+
+    async def dequeue(self, timeout: float = 0.0, poll_interval: float = 0.0) -> Job | None:  # noqa: ASYNC109 - SAQ's
+        """The next job of whoever's turn it is; None after `timeout` seconds, if that is not 0.
+
+        Redis being away is no error here, but a reason to wait: SAQ's worker would ask again at once, for ever.
+        """
+        if self._task is None:
+            self._task = asyncio.create_task(self._claim_for_all(), name="job-claims")
+        waiter: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._wanted.set()
+        taken: Job | None = None
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout or None):
+                    taken = await waiter
+        finally:
+            if taken is None and not waiter.cancel() and not waiter.cancelled():
+                # It came at the very moment at which nobody waited any more.
+                self._give(waiter.result())
+        return taken
+
+    def _give(self, job: Job) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(job)
+                return
+        self._spare.append(job)
+
+    async def _claim_for_all(self) -> None:
+        while True:
+            self._wanted.clear()
+            while self._spare and self._waiters:
+                self._give(self._spare.popleft())
+            free = sum(not waiter.done() for waiter in self._waiters)
+            if not free:
+                self._waiters.clear()
+                await self._wanted.wait()
+                continue
+            try:
+                if self._unsure:
+                    await self._release_lost()
+                    self._unsure = False
+                claims = await self._take(free)
+                if len(claims) < free:
+                    await answer(self._blocking.blpop([self.ring.keys["wake"]], timeout=_BLOCK))
+            except (RedisError, OSError) as error:
+                # A claim may have been made whose answer was lost.
+                self._unsure = True
+                _log.warning("no jobs can be taken", error=repr(error))
+                await asyncio.sleep(0.5)
+
+    async def _take(self, wanted: int) -> list[Claim]:
+        try:
+            claims = await self.ring.claim(self.worker_id, wanted)
+        except asyncio.CancelledError:
+            self._unsure = True
+            raise
+        for claim in claims:
+            self._held.add(claim.name)
+        for claim in claims:
+            try:
+                job = self.queue_of(claim.queue).claimed(claim)
+            except Exception as error:
+                # Whatever was put there by hand: it must neither stop the others nor come back.
+                _log.exception("what was taken is no job", job=claim.id, error=repr(error))
+                await self.ring.settle(claim, "finish", payload=claim.payload, status=Status.FAILED, value=86_400)
+                self._held.discard(claim.name)
+            else:
+                self._give(job)
+        return claims
+
+    async def _release_lost(self) -> None:
+        """Give back what Redis says that this worker has taken, and the worker knows nothing of."""
+        for claim in await self.ring.inflight():
+            if self.ring.worker_of(claim) == self.worker_id and claim.name not in self._held:
+                await self.ring.settle(claim, "release")
+
+    def ended(self, claim: Claim) -> None:
+        self._held.discard(claim.name)
+
+    async def sweep(self, lock: int = 60, abort: float = 5.0) -> list[str]:
+        """Hand on the jobs of workers that are dead, and put every queue where it belongs, should the ring be lost.
+
+        One worker in `lock` seconds does it. Each job is handed on in one script: killed anywhere, nothing is lost.
+        """
+        if not await self.ring.first("sweep", max(1, lock - 1)):
+            return []
+        claims = await self.ring.inflight()
+        dead = await self.ring.dead({self.ring.worker_of(claim) for claim in claims})
+        left = [claim for claim in claims if self.ring.worker_of(claim) in dead]
+        swept = [claim.id for claim in left if await self._hand_on(claim)]
+        queues = await self.ring.queues()
+        for start in range(0, len(queues), 500):
+            await self.ring.touch(queues[start : start + 500])
+        return swept
+
+    async def _hand_on(self, claim: Claim) -> bool:
+        """Have a dead worker's job run again, if it has an attempt left."""
+        queue = self.queue_of(claim.queue)
+        payload = await self.redis.get(claim.id)
+        job = queue.deserialize(payload)
+        if job is None:
+            return await self.ring.settle(claim, "finish", value=-1)
+        if job.status is Status.ABORTING:
+            job.meta["claim"] = claim.name
+            await queue.finish(job, Status.ABORTED, error=job.error)
+            return True
+        if job.status is not Status.ACTIVE or job.meta.get("claim") != claim.name:
+            # Taken, and not begun: it is the next again.
+            return await self.ring.settle(claim, "release")
+        _log.warning("a job's worker is gone", job=claim.id, function=job.function, attempts=job.attempts)
+        if job.retryable:
+            await queue.retry(job, "its worker died")
+        else:
+            await queue.finish(job, Status.FAILED, error="its worker died, and no attempt is left")
+        return True
+
+    async def schedule(self, lock: int = 1) -> list[str]:
+        """Line up what is due, in all queues; one worker in `lock` seconds does it."""
+        if not await self.ring.first("schedule", max(1, lock)):
+            return []
+        return await self.ring.schedule(time.time())
+
+    async def jobs(self, job_keys: Iterable[str]) -> list[Job | None]:
+        """Jobs of any queue, by their keys, which name it."""
+        keys = list(job_keys)
+        if not keys:
+            return []
+        queues = [self.queue_of(_queue_in(key)) for key in keys]
+        payloads = await self.redis.mget([queue.job_id(key) for queue, key in zip(queues, keys, strict=True)])
+        return [queue.deserialize(payload) for queue, payload in zip(queues, payloads, strict=True)]
+
+    async def finish_abort(self, job: Job) -> None:
+        """What the worker calls once it has stopped a job."""
+        await job.finish(Status.ABORTED, error=job.error)
+
+    async def write_worker_info(self, worker_id: str, info: WorkerInfo, ttl: int) -> None:
+        """What SAQ's tools show of the worker, and its sign of life."""
+        await self.ring.sign_of_life(worker_id)
+        await super().write_worker_info(worker_id, info, ttl)
+
+    async def close(self) -> None:
+        """Give back what was taken and not begun. The worker must have stopped."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        for job in self._spare:
+            self._held.discard(str(job.meta.get("claim")))
+        self._spare.clear()
+        with contextlib.suppress(*AWAY):
+            await self._release_lost()
+
+
+class _MemberQueue(RingQueue):
+    """A tenant's queue in a worker, which is told what ends."""
+
+    def __init__(self, fair: FairQueue, name: str) -> None:
+        super().__init__(fair.ring, name)
+        self._fair = fair
+
+    def ended(self, claim: Claim) -> None:
+        self._fair.ended(claim)
+
+
+def _queue_in(key: str) -> str:
+    """The name of the queue with which a job's key begins."""
+    return PLATFORM_QUEUE if key.startswith(f"{PLATFORM_QUEUE}:") else key[:_TENANTS_NAME]

@@ -1,0 +1,45 @@
+"""Waiting for Redis to come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, cast
+
+import structlog
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+__all__ = ("AWAY", "answer", "persist")
+
+AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
+"""What a Redis that is away, or still loading, looks like."""
+
+_T = TypeVar("_T")
+_LONGEST = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+async def answer(asked: Awaitable[_T] | _T) -> _T:
+    """What Redis says. redis-py declares its commands for both of its clients; of ours, each is to be awaited."""
+    return await cast("Awaitable[_T]", asked)
+
+
+async def persist(ask: Callable[[], Awaitable[_T]]) -> _T:
+    """Ask until there is an answer: for what must not be dropped, and may be asked twice, such as ending a claim.
+
+    SAQ would drop it: the job would then count as at work for as long as its worker lives.
+
+    Raises:
+        redis.exceptions.RedisError: Redis is there, and refuses.
+    """
+    pause = 0.05
+    while True:
+        try:
+            return await ask()
+        except AWAY as error:
+            if pause == 0.05:
+                _log.warning("waiting for Redis", error=repr(error))
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST)
