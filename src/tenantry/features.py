@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 from tenantry.domain import organization, roles, tags, teams
 from tenantry.domain.identity import invitations, sessions, users
-from tenantry.platform import audit, deletion, lifecycle, operators, plans, provisioning, rollouts, tenants
+from tenantry.platform import audit, deletion, jobs, lifecycle, operators, plans, provisioning, rollouts, tenants
 from tenantry.tenancy.models import SharedBase, TenantBase
 
 if TYPE_CHECKING:
+    from tenantry.jobs.definition import Job
     from tenantry.kernel.feature import Feature, ProvisionHook, SeedHook, UsageHook
 
 __all__ = (
     "DOMAIN_FEATURES",
+    "JOBS",
     "PLATFORM_FEATURES",
     "PROVISION_HOOKS",
     "SEED_HOOKS",
@@ -42,6 +44,7 @@ PLATFORM_FEATURES: tuple[Feature, ...] = (
     provisioning.FEATURE,
     operators.FEATURE,
     audit.FEATURE,
+    jobs.FEATURE,
 )
 
 SEED_HOOKS: tuple[SeedHook, ...] = tuple(feature.seed for feature in DOMAIN_FEATURES if feature.seed is not None)
@@ -51,6 +54,9 @@ PROVISION_HOOKS: tuple[ProvisionHook, ...] = tuple(
 )
 
 USAGE_HOOKS: tuple[UsageHook, ...] = tuple(feature.usage for feature in DOMAIN_FEATURES if feature.usage is not None)
+
+JOBS: tuple[Job, ...] = tuple(job for feature in (*DOMAIN_FEATURES, *PLATFORM_FEATURES) for job in feature.jobs)
+"""Everything that a worker can run."""
 
 SHARED_METADATA = SharedBase.metadata
 TENANT_METADATA = TenantBase.metadata

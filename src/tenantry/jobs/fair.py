@@ -25,11 +25,15 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from saq.types import WorkerInfo
 
+    from tenantry.jobs.gate import Gate
+
 __all__ = ("FairQueue",)
 
 _BLOCK = 1.0
 """Seconds that an idle worker blocks before it looks by itself: a token may have died with whoever took it."""
 
+_CLOSED = 0.2
+"""Seconds between two looks at a gate that is closed."""
 _TENANTS_NAME = len(queue_name(UUID(int=0)))
 
 _log = structlog.get_logger(__name__)
@@ -42,11 +46,12 @@ class FairQueue(RingQueue):
     connection, whatever the number of tenants.
     """
 
-    def __init__(self, redis: Redis, blocking: Redis, *, worker_id: str) -> None:
-        """`blocking` must have no time-out of its own: it waits for a second at a time."""
+    def __init__(self, redis: Redis, blocking: Redis, *, worker_id: str, gate: Gate | None = None) -> None:
+        """`blocking` must have no time-out of its own: it waits for a second at a time. Without a gate all may run."""
         super().__init__(Ring(redis), PLATFORM_QUEUE)
         self.worker_id = worker_id
         self._blocking = blocking
+        self._gate = gate
         self._waiters: deque[asyncio.Future[Job]] = deque()
         self._spare: deque[Job] = deque()
         self._wanted = asyncio.Event()
@@ -98,6 +103,9 @@ class FairQueue(RingQueue):
                 self._waiters.clear()
                 await self._wanted.wait()
                 continue
+            if self._gate is not None and not self._gate.is_open:
+                await asyncio.sleep(_CLOSED)
+                continue
             try:
                 if self._unsure:
                     await self._release_lost()
@@ -120,6 +128,8 @@ class FairQueue(RingQueue):
         for claim in claims:
             self._held.add(claim.name)
         for claim in claims:
+            if not await self._may_run(claim):
+                continue
             try:
                 job = self.queue_of(claim.queue).claimed(claim)
             except Exception as error:
@@ -130,6 +140,19 @@ class FairQueue(RingQueue):
             else:
                 self._give(job)
         return claims
+
+    async def _may_run(self, claim: Claim) -> bool:
+        """Whether a job that was taken may run; if not, it is given back, or dropped with whose it was."""
+        decision = "run" if self._gate is None else await self._gate.decide(claim.queue)
+        if decision == "run":
+            return True
+        if decision == "wait":
+            await self.ring.pause(claim.queue)
+            await self.ring.settle(claim, "release")
+        else:
+            await self.ring.settle(claim, "finish", value=-1)
+        self._held.discard(claim.name)
+        return False
 
     async def _release_lost(self) -> None:
         """Give back what Redis says that this worker has taken, and the worker knows nothing of."""
@@ -178,9 +201,13 @@ class FairQueue(RingQueue):
         return True
 
     async def schedule(self, lock: int = 1) -> list[str]:
-        """Line up what is due, in all queues; one worker in `lock` seconds does it."""
+        """Line up what is due, in all queues, and let go on who may again; one worker in `lock` seconds does it."""
         if not await self.ring.first("schedule", max(1, lock)):
             return []
+        if self._gate is not None and self._gate.is_open:
+            for queue in await self.ring.paused():
+                if await self._gate.decide(queue) != "wait":
+                    await self.ring.resume(queue)
         return await self.ring.schedule(time.time())
 
     async def jobs(self, job_keys: Iterable[str]) -> list[Job | None]:

@@ -70,3 +70,5 @@ class Feature:
     seed: SeedHook | None = None
     provision: ProvisionHook | None = None
     usage: UsageHook | None = None
+    jobs: tuple[Any, ...] = ()
+    """What `tenantry.jobs.job` has made."""

@@ -30,6 +30,10 @@ class PlanLimits:
     slug: str
     statement_timeout: int | None = None
     """Milliseconds; None leaves the deployment's setting."""
+    job_weight: float = 1.0
+    """Of the workers' turns, beside the other tenants' weights."""
+    job_concurrency: int = 8
+    """Jobs at work at a time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,8 @@ _CHANGES = """
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS horizon,
        (SELECT coalesce(json_agg(json_build_object(
             'id', t.id, 'slug', t.slug, 'name', t.name, 'status', t.status, 'status_reason', t.status_reason,
-            'revision', t.revision, 'plan', p.slug, 'statement_timeout', p.statement_timeout)), '[]')
+            'revision', t.revision, 'plan', p.slug, 'statement_timeout', p.statement_timeout,
+            'job_weight', p.job_weight, 'job_concurrency', p.job_concurrency)), '[]')
           FROM tenant t JOIN plan p ON p.slug = t.plan
          WHERE t.changed_xid >= $1 OR p.changed_xid >= $1)::text AS rows
 """
@@ -52,6 +53,8 @@ class _Row(msgspec.Struct):
     revision: str | None
     plan: str
     statement_timeout: int | None
+    job_weight: float
+    job_concurrency: int
 
 
 _decode_rows = msgspec.json.Decoder(list[_Row]).decode
@@ -246,6 +249,11 @@ class TenantRegistry:
             status_reason=row.status_reason,
             revision=row.revision,
             served=row.revision in self._served,
-            plan=PlanLimits(slug=row.plan, statement_timeout=row.statement_timeout),
+            plan=PlanLimits(
+                slug=row.plan,
+                statement_timeout=row.statement_timeout,
+                job_weight=row.job_weight,
+                job_concurrency=row.job_concurrency,
+            ),
             times=self._times,
         )

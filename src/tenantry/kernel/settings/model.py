@@ -13,6 +13,7 @@ from tenantry.kernel.settings.credentials import Passwords, Tokens
 from tenantry.kernel.settings.fields import PREFIX, is_address, shown
 from tenantry.kernel.settings.servers import PostgreSQL, Redis, Transactions
 from tenantry.kernel.settings.serving import Edge, Logs, Process
+from tenantry.kernel.settings.workers import Workers
 
 __all__ = ("Settings",)
 
@@ -21,6 +22,7 @@ class Settings(
     # From the bottom up: pydantic lists the fields of the last base first, and that is the order operators see.
     Logs,
     Passwords,
+    Workers,
     Rollouts,
     Storage,
     ControlPlane,

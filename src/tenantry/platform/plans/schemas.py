@@ -15,5 +15,9 @@ class PlanRead(BaseStruct):
     description: str | None
     statement_timeout: int | None
     """Milliseconds."""
+    job_weight: float
+    """Of the workers' turns, beside the other plans' weights."""
+    job_concurrency: int
+    """Jobs of one organization at work at a time."""
     created_at: datetime
     updated_at: datetime

@@ -1,0 +1,181 @@
+"""Running a job: in its tenant's scope, in one transaction with the end of its row in the outbox."""
+
+from __future__ import annotations
+
+import datetime
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import structlog
+from saq.job import Status
+from sqlalchemy import update
+from sqlalchemy.exc import SQLAlchemyError
+
+from tenantry.jobs.definition import Discard, Hopeless, JobRun, Retry
+from tenantry.jobs.models import OutboxEntry
+from tenantry.jobs.outbox import acknowledge
+from tenantry.jobs.ring import tenant_of
+from tenantry.kernel.errors import UnavailableException
+from tenantry.kernel.http.failures import explain_failure, sqlstate_of
+from tenantry.tenancy.database import LOST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from saq.job import Job as SaqJob
+    from saq.types import Context
+
+    from tenantry.jobs.definition import Job
+    from tenantry.jobs.fair import FairQueue
+    from tenantry.tenancy.context import TenantContext
+    from tenantry.tenancy.database import Database
+    from tenantry.tenancy.registry import TenantRegistry
+    from tenantry.tenancy.scope import Scope
+
+__all__ = ("Runner",)
+
+_ERROR_LENGTH = 2000
+_DATABASE = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_OUTAGE_PAUSE = 2.0
+"""Seconds."""
+
+_log = structlog.get_logger(__name__)
+
+
+class _OutageError(Exception):
+    """The database cannot be reached."""
+
+
+class Runner:
+    """What a `saq.Worker` calls: one attempt, in one transaction."""
+
+    def __init__(
+        self,
+        *,
+        jobs: Iterable[Job],
+        queue: FairQueue,
+        database: Database,
+        registry: TenantRegistry,
+        control: Scope,
+    ) -> None:
+        """`control` is the control plane's scope, for writing: of the platform's jobs, and of rows that are dead."""
+        self._jobs = {job.name: job for job in jobs}
+        self._queue = queue
+        self._database = database
+        self._registry = registry
+        self._control = control
+
+    @property
+    def functions(self) -> list[tuple[str, Any]]:
+        """As SAQ's worker wants them."""
+        return [(name, self._function(job)) for name, job in self._jobs.items()]
+
+    def _function(self, job: Job) -> Any:
+        async def run(context: Context, **_: Any) -> Any:
+            return await self._run(job, context["job"])
+
+        return run
+
+    async def _run(self, job: Job, taken: SaqJob) -> Any:
+        entry, told = taken.meta.get("outbox"), taken.meta.get("told", {})
+        with structlog.contextvars.bound_contextvars(**told, job=taken.key, job_name=job.name):
+            try:
+                tenant, scope = self._scope(job, taken)
+                return await self._attempt(job, taken, tenant, scope, entry)
+            except Discard as reason:
+                _log.info("job discarded", reason=str(reason))
+                await self._drop(entry)
+                return None
+            except Retry as again:
+                taken.retry_delay, taken.retry_backoff = again.after, False
+                raise
+            except Hopeless:
+                taken.retries = taken.attempts
+                raise
+            except Exception as error:
+                if _is_outage(error):
+                    # Not the job's fault, and no reason to spend its attempts on an outage.
+                    taken.attempts -= 1
+                    taken.retry_delay, taken.retry_backoff = _OUTAGE_PAUSE, False
+                raise
+
+    async def _attempt(
+        self, job: Job, taken: SaqJob, tenant: TenantContext | None, scope: Scope, entry: str | None
+    ) -> Any:
+        async with AsyncExitStack() as stack:
+            try:
+                transaction = await stack.enter_async_context(self._database.transaction(scope))
+            except LOST as error:
+                raise _OutageError(str(error)) from error
+            session = transaction.session
+            if entry is not None and not await acknowledge(session, UUID(entry), platform=tenant is None):
+                # Its effect is committed: the worker that did it died before it could say so.
+                return None
+            run = JobRun(
+                job_id=entry or taken.key,
+                name=job.name,
+                attempt=taken.attempts,
+                attempts=taken.retries,
+                session=session,
+                tenant=tenant,
+                meta=taken.meta.get("told", {}),
+                report=lambda done: taken.update(progress=done),
+            )
+            result = await job.run(run, (taken.kwargs or {}).get("arguments", {}))
+            try:
+                # Before the commit: what cannot be kept would else be done again.
+                plain = msgspec.to_builtins(result, str_keys=True)
+            except (TypeError, ValueError) as error:
+                raise Hopeless(f"the result is not JSON: {error}") from error
+        return plain
+
+    def _scope(self, job: Job, taken: SaqJob) -> tuple[TenantContext | None, Scope]:
+        queue = taken.get_queue().name
+        tenant_id = tenant_of(queue)
+        if job.platform != (tenant_id is None):
+            raise Hopeless(f"the job {job.name!r} does not belong to the queue {queue!r}")
+        if tenant_id is None:
+            return None, self._control
+        tenant = self._registry.by_id(tenant_id)
+        if tenant is None:
+            # It was there when the job was taken.
+            raise Retry("the organization is gone", after=1)
+        return tenant, tenant.write_scope
+
+    async def _drop(self, entry: str | None) -> None:
+        if entry is not None:
+            async with self._database.transaction(self._control) as transaction:
+                row = await transaction.session.get(OutboxEntry, UUID(entry))
+                if row is not None:
+                    await transaction.session.delete(row)
+
+    async def after(self, context: Context) -> None:
+        """SAQ's hook after every attempt: the row of a job that is dead is dead as well, and not relayed for ever."""
+        taken = context.get("job")
+        if taken is None or taken.status is not Status.FAILED or "outbox" not in taken.meta:
+            return
+        async with self._database.transaction(self._control) as transaction:
+            await transaction.session.execute(
+                update(OutboxEntry)
+                .where(OutboxEntry.id == UUID(taken.meta["outbox"]))
+                .values(
+                    status="dead",
+                    error=(taken.error or "")[-_ERROR_LENGTH:],
+                    updated_at=datetime.datetime.now(datetime.UTC),
+                )
+            )
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether the database went away under a job. What the job itself wanted to reach is its own business."""
+    if isinstance(error, _OutageError):
+        return True
+    if not isinstance(error, _DATABASE):
+        return False
+    state = sqlstate_of(error)
+    # A lock that is held, or a deadlock, is answered 503 as well, but may be the job's own doing.
+    gone = state is None or state.startswith(("08", "57P"))
+    return gone and isinstance(explain_failure(error), UnavailableException)

@@ -1,0 +1,6 @@
+"""Jobs of all tenants, for operators."""
+
+from tenantry.jobs.models import OutboxEntry
+from tenantry.kernel.feature import Feature
+
+FEATURE = Feature(name="jobs", models=(OutboxEntry,))

@@ -1,0 +1,101 @@
+"""Composition root of a worker: one SAQ worker over all queues, and the relay."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import structlog
+from saq import Worker
+from uuid_utils.compat import uuid7
+
+from tenantry.features import JOBS
+from tenantry.jobs.fair import FairQueue
+from tenantry.jobs.gate import Gate
+from tenantry.jobs.relay import Relay
+from tenantry.jobs.runner import Runner
+from tenantry.kernel.redis import create_redis
+from tenantry.tenancy.context import control_scope
+from tenantry.tenancy.registry import TenantRegistry
+from tenantry.tenancy.wiring import create_database, required, scope_times
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tenantry.jobs.definition import Job
+    from tenantry.kernel.settings import Settings
+
+__all__ = ("WorkerProcess",)
+
+_BESIDES = 2
+"""Connections besides one for each job: the relay's, and one to mark what is dead."""
+
+_log = structlog.get_logger(__name__)
+
+
+class WorkerProcess:
+    """One process's worker; several share the work, and none leads."""
+
+    def __init__(self, settings: Settings, *, jobs: Sequence[Job] = JOBS) -> None:
+        """Raises SettingsError where the settings have no addresses."""
+        times = scope_times(settings)
+        control = control_scope(times, read_only=False)
+        address = required(settings.redis_url)
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid7().hex[-8:]}"
+        self.database = create_database(
+            settings,
+            application_name="tenantry-worker",
+            pool_size=settings.worker_concurrency + _BESIDES,
+            max_overflow=0,
+        )
+        self.registry = TenantRegistry(
+            settings.database_listen_url or required(settings.database_url),
+            times=times,
+            poll_interval=settings.registry_poll_interval,
+            stale_after=settings.registry_stale_after,
+        )
+        self._redis = create_redis(address, timeout=5.0, max_connections=settings.worker_concurrency + 8)
+        # It waits for a second at a time, and must not be cut off meanwhile.
+        self._blocking = create_redis(address, timeout=10.0, max_connections=2)
+        gate = Gate(self.registry)
+        self.queue = FairQueue(self._redis, self._blocking, worker_id=self.id, gate=gate)
+        runner = Runner(jobs=jobs, queue=self.queue, database=self.database, registry=self.registry, control=control)
+        self.relay = Relay(
+            queue=self.queue,
+            database=self.database,
+            control=control,
+            jobs={job.name: job for job in jobs},
+            gate=gate,
+        )
+        self.worker = Worker(
+            self.queue,
+            runner.functions,
+            id=self.id,
+            concurrency=settings.worker_concurrency,
+            after_process=runner.after,
+            # Slots that wait notice within a second that the worker is to end.
+            dequeue_timeout=1.0,
+            timers={"schedule": 1, "worker_info": 4, "sweep": 5, "abort": 1},
+            shutdown_grace_period_s=max(1, round(settings.worker_grace)),
+        )
+
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT, then let what is at work come to its end for the grace time."""
+        await self.registry.start()
+        relay = asyncio.create_task(self.relay.run(), name="job-relay")
+        try:
+            _log.info("worker started", worker=self.id, jobs=sorted(self.worker.functions))
+            await self.worker.start()
+        finally:
+            relay.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await relay
+            await self.queue.close()
+            await self.registry.stop()
+            await self.database.close()
+            await self._redis.aclose()
+            await self._blocking.aclose()
+            _log.info("worker ended", worker=self.id)
