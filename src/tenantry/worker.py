@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 from saq import Worker
@@ -36,11 +36,19 @@ _BESIDES = 2
 _log = structlog.get_logger(__name__)
 
 
+class _DeafWorker(Worker[Any]):
+    SIGNALS: ClassVar[list[Any]] = []
+
+
 class WorkerProcess:
     """One process's worker; several share the work, and none leads."""
 
-    def __init__(self, settings: Settings, *, jobs: Sequence[Job] = JOBS) -> None:
-        """Raises SettingsError where the settings have no addresses."""
+    def __init__(self, settings: Settings, *, jobs: Sequence[Job] = JOBS, signals: bool = True) -> None:
+        """With `signals`, SIGTERM and SIGINT end it; else `stop` alone does.
+
+        Raises:
+            SettingsError: the settings have no addresses.
+        """
         times = scope_times(settings)
         control = control_scope(times, read_only=False)
         address = required(settings.redis_url)
@@ -70,7 +78,7 @@ class WorkerProcess:
             jobs={job.name: job for job in jobs},
             gate=gate,
         )
-        self.worker = Worker(
+        self.worker: Worker[Any] = (Worker if signals else _DeafWorker)(
             self.queue,
             runner.functions,
             id=self.id,
@@ -81,6 +89,10 @@ class WorkerProcess:
             timers={"schedule": 1, "worker_info": 4, "sweep": 5, "abort": 1},
             shutdown_grace_period_s=max(1, round(settings.worker_grace)),
         )
+
+    def stop(self) -> None:
+        """Take no more jobs; `run` returns when those at work have ended, or the grace time is over."""
+        self.worker.event.set()
 
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT, then let what is at work come to its end for the grace time."""
