@@ -11,6 +11,7 @@ from tenantry.tenancy.models import SharedBase, TenantBase
 
 if TYPE_CHECKING:
     from tenantry.jobs.definition import Job
+    from tenantry.jobs.schedule import Schedule
     from tenantry.kernel.feature import Feature, ProvisionHook, SeedHook, UsageHook
 
 __all__ = (
@@ -18,6 +19,7 @@ __all__ = (
     "JOBS",
     "PLATFORM_FEATURES",
     "PROVISION_HOOKS",
+    "SCHEDULES",
     "SEED_HOOKS",
     "SHARED_METADATA",
     "TENANT_METADATA",
@@ -57,6 +59,10 @@ USAGE_HOOKS: tuple[UsageHook, ...] = tuple(feature.usage for feature in DOMAIN_F
 
 JOBS: tuple[Job, ...] = tuple(job for feature in (*DOMAIN_FEATURES, *PLATFORM_FEATURES) for job in feature.jobs)
 """Everything that a worker can run."""
+
+SCHEDULES: tuple[Schedule, ...] = tuple(
+    schedule for feature in (*DOMAIN_FEATURES, *PLATFORM_FEATURES) for schedule in feature.schedules
+)
 
 SHARED_METADATA = SharedBase.metadata
 TENANT_METADATA = TenantBase.metadata

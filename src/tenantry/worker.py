@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from saq import Worker
 from uuid_utils.compat import uuid7
 
-from tenantry.features import JOBS
+from tenantry.features import JOBS, SCHEDULES
 from tenantry.jobs.fair import FairQueue
 from tenantry.jobs.gate import Gate
 from tenantry.jobs.relay import Relay
 from tenantry.jobs.runner import Runner
+from tenantry.jobs.schedule import Scheduler
 from tenantry.kernel.redis import create_redis
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.registry import TenantRegistry
@@ -26,24 +26,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tenantry.jobs.definition import Job
+    from tenantry.jobs.schedule import Schedule
     from tenantry.kernel.settings import Settings
 
 __all__ = ("WorkerProcess",)
 
-_BESIDES = 2
-"""Connections besides one for each job: the relay's, and one to mark what is dead."""
+_BESIDES = 3
+"""Connections besides one for each job: the relay's, the schedules', and one to mark what is dead."""
 
 _log = structlog.get_logger(__name__)
-
-
-class _DeafWorker(Worker[Any]):
-    SIGNALS: ClassVar[list[Any]] = []
 
 
 class WorkerProcess:
     """One process's worker; several share the work, and none leads."""
 
-    def __init__(self, settings: Settings, *, jobs: Sequence[Job] = JOBS, signals: bool = True) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        jobs: Sequence[Job] = JOBS,
+        schedules: Sequence[Schedule] = SCHEDULES,
+        signals: bool = True,
+    ) -> None:
         """With `signals`, SIGTERM and SIGINT end it; else `stop` alone does.
 
         Raises:
@@ -78,7 +82,8 @@ class WorkerProcess:
             jobs={job.name: job for job in jobs},
             gate=gate,
         )
-        self.worker: Worker[Any] = (Worker if signals else _DeafWorker)(
+        self.scheduler = Scheduler(schedules=schedules, database=self.database, control=control)
+        self.worker: Worker[Any] = Worker(
             self.queue,
             runner.functions,
             id=self.id,
@@ -90,6 +95,9 @@ class WorkerProcess:
             shutdown_grace_period_s=max(1, round(settings.worker_grace)),
         )
 
+        if not signals:
+            self.worker.SIGNALS = []
+
     def stop(self) -> None:
         """Take no more jobs; `run` returns when those at work have ended, or the grace time is over."""
         self.worker.event.set()
@@ -97,14 +105,17 @@ class WorkerProcess:
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT, then let what is at work come to its end for the grace time."""
         await self.registry.start()
-        relay = asyncio.create_task(self.relay.run(), name="job-relay")
+        beside = [
+            asyncio.create_task(self.relay.run(), name="job-relay"),
+            asyncio.create_task(self.scheduler.run(), name="job-schedules"),
+        ]
         try:
             _log.info("worker started", worker=self.id, jobs=sorted(self.worker.functions))
             await self.worker.start()
         finally:
-            relay.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await relay
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await self.queue.close()
             await self.registry.stop()
             await self.database.close()

@@ -144,7 +144,7 @@ async def test_a_job_that_cannot_be_done_is_dead_with_its_error_and_writes_nothi
     job_id = await enqueue(world, acme, what, name="never")
 
     async def dead() -> bool:
-        return (await row(world, job_id))["status"] == "dead"
+        return bool((await row(world, job_id))["status"] == "dead")
 
     await eventually(dead, 15)
     assert error in (await row(world, job_id))["error"]

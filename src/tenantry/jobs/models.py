@@ -6,14 +6,14 @@ import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tenantry.tenancy.models import SharedBase, length_check, one_of_check
 from tenantry.tenancy.scope import SHARED_SCHEMA
 
-__all__ = ("OUTBOX_STATES", "OutboxEntry")
+__all__ = ("OUTBOX_STATES", "OutboxEntry", "ScheduleEntry")
 
 OUTBOX_STATES = ("pending", "relayed", "dead")
 
@@ -58,3 +58,23 @@ class OutboxEntry(SharedBase):
     again_at: Mapped[datetime.datetime | None]
     """When it is relayed once more, if it is still here: Redis has lost it."""
     error: Mapped[str | None] = mapped_column(Text)
+
+
+class ScheduleEntry(SharedBase):
+    """When a tenant's scheduled job comes next; of the platform's own the tenant is None."""
+
+    __tablename__ = "schedule"
+    __table_args__ = (
+        length_check("name", 100, minimum=1),
+        length_check("timezone", 64, minimum=1),
+        UniqueConstraint("tenant_id", "name", name="uq_schedule_tenant_id_name", postgresql_nulls_not_distinct=True),
+        Index("ix_schedule_next_run_at_enabled", "next_run_at", postgresql_where=text("enabled")),
+    )
+
+    tenant_id: Mapped[UUID | None] = mapped_column(ForeignKey(f"{SHARED_SCHEMA}.tenant.id"))
+    name: Mapped[str] = mapped_column(Text)
+    enabled: Mapped[bool] = mapped_column(default=True)
+    timezone: Mapped[str] = mapped_column(Text, default="UTC")
+    """In which the crontab line is read (IANA)."""
+    next_run_at: Mapped[datetime.datetime]
+    last_run_at: Mapped[datetime.datetime | None]

@@ -71,4 +71,6 @@ class Feature:
     provision: ProvisionHook | None = None
     usage: UsageHook | None = None
     jobs: tuple[Any, ...] = ()
-    """What `tenantry.jobs.job` has made."""
+    """What `tenantry.jobs.definition.job` has made."""
+    schedules: tuple[Any, ...] = ()
+    """When some of them come back by themselves: `tenantry.jobs.schedule.Schedule`."""
