@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,11 @@ from uuid_utils.compat import uuid7
 from tenantry.features import JOBS, SCHEDULES
 from tenantry.jobs.fair import FairQueue
 from tenantry.jobs.gate import Gate
+from tenantry.jobs.quarantine import QuarantineQueue
 from tenantry.jobs.relay import Relay
 from tenantry.jobs.runner import Runner
 from tenantry.jobs.schedule import Scheduler
+from tenantry.jobs.supervisor import beat
 from tenantry.kernel.redis import create_redis
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.registry import TenantRegistry
@@ -44,11 +45,15 @@ class WorkerProcess:
         self,
         settings: Settings,
         *,
+        worker_id: str | None = None,
+        quarantine: bool = False,
         jobs: Sequence[Job] = JOBS,
         schedules: Sequence[Schedule] = SCHEDULES,
         signals: bool = True,
     ) -> None:
-        """With `signals`, SIGTERM and SIGINT end it; else `stop` alone does.
+        """In `quarantine` it works off what the ring has made it adopt, one job at a time, and ends.
+
+        With `signals`, SIGTERM and SIGINT end it; else `stop` alone does.
 
         Raises:
             SettingsError: the settings have no addresses.
@@ -56,7 +61,8 @@ class WorkerProcess:
         times = scope_times(settings)
         control = control_scope(times, read_only=False)
         address = required(settings.redis_url)
-        self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid7().hex[-8:]}"
+        self.id = worker_id or f"{socket.gethostname()}-{uuid7().hex[-8:]}"
+        self._quarantine = quarantine
         self.database = create_database(
             settings,
             application_name="tenantry-worker",
@@ -73,7 +79,8 @@ class WorkerProcess:
         # It waits for a second at a time, and must not be cut off meanwhile.
         self._blocking = create_redis(address, timeout=10.0, max_connections=2)
         gate = Gate(self.registry)
-        self.queue = FairQueue(self._redis, self._blocking, worker_id=self.id, gate=gate)
+        kind = QuarantineQueue if quarantine else FairQueue
+        self.queue = kind(self._redis, self._blocking, worker_id=self.id, gate=gate)
         runner = Runner(jobs=jobs, queue=self.queue, database=self.database, registry=self.registry, control=control)
         self.relay = Relay(
             queue=self.queue,
@@ -87,14 +94,15 @@ class WorkerProcess:
             self.queue,
             runner.functions,
             id=self.id,
-            concurrency=settings.worker_concurrency,
-            after_process=runner.after,
+            concurrency=1 if quarantine else settings.worker_concurrency,
             # Slots that wait notice within a second that the worker is to end.
             dequeue_timeout=1.0,
             timers={"schedule": 1, "worker_info": 4, "sweep": 5, "abort": 1},
             shutdown_grace_period_s=max(1, round(settings.worker_grace)),
         )
 
+        if isinstance(self.queue, QuarantineQueue):
+            self.queue.when_empty = self.stop
         if not signals:
             self.worker.SIGNALS = []
 
@@ -105,10 +113,10 @@ class WorkerProcess:
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT, then let what is at work come to its end for the grace time."""
         await self.registry.start()
-        beside = [
-            asyncio.create_task(self.relay.run(), name="job-relay"),
-            asyncio.create_task(self.scheduler.run(), name="job-schedules"),
-        ]
+        beside = [asyncio.create_task(beat(), name="beat")]
+        if not self._quarantine:
+            beside.append(asyncio.create_task(self.relay.run(), name="job-relay"))
+            beside.append(asyncio.create_task(self.scheduler.run(), name="job-schedules"))
         try:
             _log.info("worker started", worker=self.id, jobs=sorted(self.worker.functions))
             await self.worker.start()

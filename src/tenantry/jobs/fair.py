@@ -20,7 +20,7 @@ from tenantry.jobs.ring import PLATFORM_QUEUE, Claim, Ring
 from tenantry.tenancy.redis import queue_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from redis.asyncio import Redis
     from saq.types import WorkerInfo
@@ -58,6 +58,8 @@ class FairQueue(RingQueue):
         self._task: asyncio.Task[None] | None = None
         self._unsure = True
         self._held: set[str] = set()
+        self.when_dead: Callable[[Job], Awaitable[None]] | None = None
+        """Is told of every job that is dead, whoever has found it so."""
         self.queue_of = lru_cache(maxsize=4096)(self._queue_of)
 
     def _queue_of(self, name: str) -> RingQueue:
@@ -160,6 +162,10 @@ class FairQueue(RingQueue):
             if self.ring.worker_of(claim) == self.worker_id and claim.name not in self._held:
                 await self.ring.settle(claim, "release")
 
+    async def buried(self, job: Job) -> None:
+        if self.when_dead is not None:
+            await self.when_dead(job)
+
     def ended(self, claim: Claim) -> None:
         self._held.discard(claim.name)
 
@@ -248,6 +254,9 @@ class _MemberQueue(RingQueue):
     def __init__(self, fair: FairQueue, name: str) -> None:
         super().__init__(fair.ring, name)
         self._fair = fair
+
+    async def buried(self, job: Job) -> None:
+        await self._fair.buried(job)
 
     def ended(self, claim: Claim) -> None:
         self._fair.ended(claim)

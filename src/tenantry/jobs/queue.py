@@ -65,6 +65,9 @@ class RingQueue(RedisQueue):
     def ended(self, claim: Claim) -> None:
         """A claim was settled, or has become another's."""
 
+    async def buried(self, job: Job) -> None:
+        """A job of this queue is dead."""
+
     async def _enqueue(self, job: Job) -> Job | None:
         job.key = self.job_key(job.key)
         made = await self.ring.enqueue(
@@ -100,6 +103,8 @@ class RingQueue(RedisQueue):
             )
         )
         self.ended(claim)
+        if dead:
+            await self.buried(job)
 
     async def _retry(self, job: Job, error: str | None) -> None:
         delay = job.next_retry_delay()

@@ -34,7 +34,7 @@ PLATFORM_QUEUE = "platform"
 Outcome = Literal["finish", "dead", "retry", "release"]
 
 _KEYS = ("ready", "clock", "wake", "inflight", "due", "shares", "passes", "paused", "claims")
-_SCRIPTS = ("abort", "claim", "enqueue", "forget", "revive", "schedule", "settle", "touch", "update")
+_SCRIPTS = ("abort", "adopt", "claim", "enqueue", "forget", "revive", "schedule", "settle", "touch", "update")
 _LIFE = 15
 """Seconds after which a worker that has given no sign is dead, and its jobs are somebody else's.
 
@@ -209,6 +209,10 @@ class Ring:
     async def sign_of_life(self, worker: str) -> None:
         """Say that a worker is alive."""
         await self.redis.set(self._life_key(worker), "1", ex=_LIFE)
+
+    async def adopt(self, worker: str, successor: str) -> int:
+        """Make a dead worker's claims another's, who counts as alive from now on; how many there are."""
+        return int(await self._run("adopt", worker, successor, self._life_key(successor), _LIFE))
 
     async def dead(self, workers: Iterable[str]) -> set[str]:
         """Those of the workers that have given no sign of life for too long."""

@@ -10,7 +10,6 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import structlog
-from saq.job import Status
 from sqlalchemy import update
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -63,10 +62,10 @@ class Runner:
     ) -> None:
         """`control` is the control plane's scope, for writing: of the platform's jobs, and of rows that are dead."""
         self._jobs = {job.name: job for job in jobs}
-        self._queue = queue
         self._database = database
         self._registry = registry
         self._control = control
+        queue.when_dead = self.bury
 
     @property
     def functions(self) -> list[tuple[str, Any]]:
@@ -152,21 +151,26 @@ class Runner:
                 if row is not None:
                     await transaction.session.delete(row)
 
-    async def after(self, context: Context) -> None:
-        """SAQ's hook after every attempt: the row of a job that is dead is dead as well, and not relayed for ever."""
-        taken = context.get("job")
-        if taken is None or taken.status is not Status.FAILED or "outbox" not in taken.meta:
+    async def bury(self, taken: SaqJob) -> None:
+        """Mark the row of a job that is dead, so that it is not relayed for ever.
+
+        Where that fails, the relay sends it once more some day, and it is buried again.
+        """
+        if (entry := taken.meta.get("outbox")) is None:
             return
-        async with self._database.transaction(self._control) as transaction:
-            await transaction.session.execute(
-                update(OutboxEntry)
-                .where(OutboxEntry.id == UUID(taken.meta["outbox"]))
-                .values(
-                    status="dead",
-                    error=(taken.error or "")[-_ERROR_LENGTH:],
-                    updated_at=datetime.datetime.now(datetime.UTC),
+        try:
+            async with self._database.transaction(self._control) as transaction:
+                await transaction.session.execute(
+                    update(OutboxEntry)
+                    .where(OutboxEntry.id == UUID(entry))
+                    .values(
+                        status="dead",
+                        error=(taken.error or "")[-_ERROR_LENGTH:],
+                        updated_at=datetime.datetime.now(datetime.UTC),
+                    )
                 )
-            )
+        except LOST as error:
+            _log.warning("a dead job's row could not be marked", job=taken.key, error=repr(error))
 
 
 def _is_outage(error: Exception) -> bool:
