@@ -22,7 +22,7 @@ from tenantry.kernel.http.failures import explain_failure, sqlstate_of
 from tenantry.tenancy.database import LOST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from saq.job import Job as SaqJob
     from saq.types import Context
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tenantry.tenancy.registry import TenantRegistry
     from tenantry.tenancy.scope import Scope
 
-__all__ = ("Runner",)
+__all__ = ("Runner", "attempt")
 
 _ERROR_LENGTH = 2000
 _DATABASE = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -83,7 +83,18 @@ class Runner:
         with structlog.contextvars.bound_contextvars(**told, job=taken.key, job_name=job.name):
             try:
                 tenant, scope = self._scope(job, taken)
-                return await self._attempt(job, taken, tenant, scope, entry)
+                return await attempt(
+                    self._database,
+                    scope,
+                    job,
+                    entry=None if entry is None else UUID(entry),
+                    job_id=entry or taken.key,
+                    number=taken.attempts,
+                    tenant=tenant,
+                    arguments=(taken.kwargs or {}).get("arguments", {}),
+                    meta=told,
+                    report=lambda done: taken.update(progress=done),
+                )
             except Discard as reason:
                 _log.info("job discarded", reason=str(reason))
                 await self._drop(entry)
@@ -100,36 +111,6 @@ class Runner:
                     taken.attempts -= 1
                     taken.retry_delay, taken.retry_backoff = _OUTAGE_PAUSE, False
                 raise
-
-    async def _attempt(
-        self, job: Job, taken: SaqJob, tenant: TenantContext | None, scope: Scope, entry: str | None
-    ) -> Any:
-        async with AsyncExitStack() as stack:
-            try:
-                transaction = await stack.enter_async_context(self._database.transaction(scope))
-            except LOST as error:
-                raise _OutageError(str(error)) from error
-            session = transaction.session
-            if entry is not None and not await acknowledge(session, UUID(entry), platform=tenant is None):
-                # Its effect is committed: the worker that did it died before it could say so.
-                return None
-            run = JobRun(
-                job_id=entry or taken.key,
-                name=job.name,
-                attempt=taken.attempts,
-                attempts=taken.retries,
-                session=session,
-                tenant=tenant,
-                meta=taken.meta.get("told", {}),
-                report=lambda done: taken.update(progress=done),
-            )
-            result = await job.run(run, (taken.kwargs or {}).get("arguments", {}))
-            try:
-                # Before the commit: what cannot be kept would else be done again.
-                plain = msgspec.to_builtins(result, str_keys=True)
-            except (TypeError, ValueError) as error:
-                raise Hopeless(f"the result is not JSON: {error}") from error
-        return plain
 
     def _scope(self, job: Job, taken: SaqJob) -> tuple[TenantContext | None, Scope]:
         queue = taken.get_queue().name
@@ -171,6 +152,53 @@ class Runner:
                 )
         except LOST as error:
             _log.warning("a dead job's row could not be marked", job=taken.key, error=repr(error))
+
+
+async def attempt(
+    database: Database,
+    scope: Scope,
+    job: Job,
+    *,
+    entry: UUID | None,
+    job_id: str,
+    number: int,
+    tenant: TenantContext | None,
+    arguments: dict[str, Any],
+    meta: dict[str, Any],
+    report: Callable[[float], Awaitable[None]],
+) -> Any:
+    """Run a job once, in one transaction with the end of its row; its result, as JSON has it.
+
+    Raises:
+        Hopeless: the arguments do not fit, or the result is not JSON.
+        Exception: whatever the job raises; nothing is written then.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            transaction = await stack.enter_async_context(database.transaction(scope))
+        except LOST as error:
+            raise _OutageError(str(error)) from error
+        session = transaction.session
+        if entry is not None and not await acknowledge(session, entry, platform=tenant is None):
+            # Its effect is committed: the worker that did it died before it could say so.
+            return None
+        run = JobRun(
+            job_id=job_id,
+            name=job.name,
+            attempt=number,
+            attempts=job.retries,
+            session=session,
+            tenant=tenant,
+            meta=meta,
+            report=report,
+        )
+        result = await job.run(run, arguments)
+        try:
+            # Before the commit: what cannot be kept would else be done again.
+            plain = msgspec.to_builtins(result, str_keys=True)
+        except (TypeError, ValueError) as error:
+            raise Hopeless(f"the result is not JSON: {error}") from error
+    return plain
 
 
 def _is_outage(error: Exception) -> bool:

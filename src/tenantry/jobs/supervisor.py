@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ("BEAT_VARIABLE", "Limits", "Supervisor", "beat")
 
 BEAT_VARIABLE = "_TENANTRY_BEAT"
-"""In the worker's environment, and no setting, hence the underscore: the file descriptor of a pipe that it writes a byte to every second."""
+"""In the worker's environment, and no setting, hence the underscore: the descriptor of a pipe to write to."""
 
 _BEAT = 1.0
 _LOOK = 0.25
