@@ -14,7 +14,7 @@ from tenantry.features import JOBS, SCHEDULES
 from tenantry.jobs.fair import FairQueue
 from tenantry.jobs.gate import Gate
 from tenantry.jobs.quarantine import QuarantineQueue
-from tenantry.jobs.relay import Relay
+from tenantry.jobs.relay import TOGETHER, Relay
 from tenantry.jobs.runner import Runner
 from tenantry.jobs.schedule import Scheduler
 from tenantry.jobs.supervisor import beat
@@ -34,6 +34,9 @@ __all__ = ("WorkerProcess",)
 
 _BESIDES = 3
 """Connections besides one for each job: the relay's, the schedules', and one to mark what is dead."""
+
+_UPKEEP = 12
+"""Connections to Redis for SAQ's timers, the claims and the sign of life."""
 
 _log = structlog.get_logger(__name__)
 
@@ -75,7 +78,9 @@ class WorkerProcess:
             poll_interval=settings.registry_poll_interval,
             stale_after=settings.registry_stale_after,
         )
-        self._redis = create_redis(address, timeout=5.0, max_connections=settings.worker_concurrency + 8)
+        self._redis = create_redis(
+            address, timeout=5.0, max_connections=settings.worker_concurrency + TOGETHER + _UPKEEP
+        )
         # It waits for a second at a time, and must not be cut off meanwhile.
         self._blocking = create_redis(address, timeout=10.0, max_connections=2)
         gate = Gate(self.registry)
@@ -101,6 +106,7 @@ class WorkerProcess:
             shutdown_grace_period_s=max(1, round(settings.worker_grace)),
         )
 
+        self.queue.is_ending = self._is_ending
         if isinstance(self.queue, QuarantineQueue):
             self.queue.when_empty = self.stop
         if not signals:
@@ -109,6 +115,10 @@ class WorkerProcess:
     def stop(self) -> None:
         """Take no more jobs; `run` returns when those at work have ended, or the grace time is over."""
         self.worker.event.set()
+
+    def _is_ending(self) -> bool:
+        # Looked up each time: SAQ makes a new event when it starts.
+        return self.worker.event.is_set()
 
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT, then let what is at work come to its end for the grace time."""

@@ -4,30 +4,91 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from saq import Worker
+
 from tenantry.jobs.definition import Job
+from tenantry.jobs.fair import FairQueue
+from tenantry.jobs.gate import Gate
+from tenantry.jobs.ring import Ring
 from tenantry.kernel.redis import create_redis
 from tenantry.worker import WorkerProcess
 from tests.databases import Template
+from tests.servers import REDIS_URL
 from tests.world import settings_for
 
-__all__ = ("empty_redis", "job_redis_url", "open_worker")
+__all__ = ("empty_redis", "job_redis_url", "open_fair_queue", "open_ring", "open_saq_worker", "open_worker")
+
+Functions = Sequence[tuple[str, Callable[..., Awaitable[Any]]]]
 
 
-def job_redis_url(addresses: Template) -> str:
+def job_redis_url() -> str:
     """The Redis database of this pytest process, in which no other one's worker looks for jobs."""
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 14 + 1
-    return urlunsplit(urlsplit(addresses.redis_url)._replace(path=f"/{number}"))
+    return urlunsplit(urlsplit(os.environ[REDIS_URL])._replace(path=f"/{number}"))
+
+
+@asynccontextmanager
+async def open_ring(url: str | None = None) -> AsyncIterator[Ring]:
+    """A ring on a Redis database that is empty at first: this process's, or that of `url`."""
+    redis = create_redis(url or job_redis_url(), timeout=5)
+    await redis.flushdb()
+    try:
+        yield Ring(redis)
+    finally:
+        await redis.aclose()
+
+
+@asynccontextmanager
+async def open_fair_queue(
+    worker_id: str, url: str | None = None, *, gate: Gate | None = None
+) -> AsyncIterator[FairQueue]:
+    """What a worker of that name takes its jobs from."""
+    address = url or job_redis_url()
+    redis, blocking = create_redis(address, timeout=5, max_connections=200), create_redis(address, timeout=10)
+    queue = FairQueue(redis, blocking, worker_id=worker_id, gate=gate)
+    try:
+        yield queue
+    finally:
+        await queue.close()
+        await queue.disconnect()
+        await blocking.aclose()
+
+
+@asynccontextmanager
+async def open_saq_worker(
+    queue: FairQueue, functions: Functions, *, concurrency: int = 4, grace: int = 2, **timers: int
+) -> AsyncIterator[Worker[Any]]:
+    """SAQ's own worker over all queues, at work until the block ends, and without database, relay and runner."""
+    worker: Worker[Any] = Worker(
+        queue,
+        functions,
+        id=queue.worker_id,
+        concurrency=concurrency,
+        dequeue_timeout=1.0,
+        timers={"schedule": 1, "worker_info": 4, "sweep": 5, "abort": 1, **timers},  # type: ignore[arg-type]
+        shutdown_grace_period_s=grace,
+    )
+    worker.SIGNALS = []
+    queue.is_ending = lambda: worker.event.is_set()
+    task = asyncio.create_task(worker.start())
+    try:
+        yield worker
+    finally:
+        worker.event.set()
+        await task
 
 
 @asynccontextmanager
 async def empty_redis(addresses: Template) -> AsyncIterator[str]:
     """The address of an empty Redis database."""
-    url = job_redis_url(addresses)
+    assert addresses.redis_url == os.environ[REDIS_URL]
+    url = job_redis_url()
     redis = create_redis(url)
     await redis.flushdb()
     try:

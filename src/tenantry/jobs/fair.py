@@ -7,11 +7,10 @@ import contextlib
 import time
 from collections import deque
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import structlog
-from redis.exceptions import RedisError
 from saq.job import Job, Status
 
 from tenantry.jobs.patience import AWAY, answer
@@ -34,6 +33,19 @@ _BLOCK = 1.0
 
 _CLOSED = 0.2
 """Seconds between two looks at a gate that is closed."""
+
+_CHECK = 15.0
+"""Seconds between two looks for claims that this worker has made and knows nothing of.
+
+redis-py asks once more by itself where a connection breaks: nobody learns then that an answer was lost.
+"""
+
+_HEAL = 300
+"""Seconds between two looks at every queue, whether the ring is whole or not."""
+
+_CLOSING = 5.0
+"""Seconds for giving back what was taken: whoever kills us next does not wait longer."""
+
 _TENANTS_NAME = len(queue_name(UUID(int=0)))
 
 _log = structlog.get_logger(__name__)
@@ -56,10 +68,12 @@ class FairQueue(RingQueue):
         self._spare: deque[Job] = deque()
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._unsure = True
+        self._check_at = 0.0
         self._held: set[str] = set()
         self.when_dead: Callable[[Job], Awaitable[None]] | None = None
         """Is told of every job that is dead, whoever has found it so."""
+        self.is_ending: Callable[[], bool] = lambda: False
+        """Whether the worker takes no more jobs; those that it has it may still end."""
         self.queue_of = lru_cache(maxsize=4096)(self._queue_of)
 
     def _queue_of(self, name: str) -> RingQueue:
@@ -71,6 +85,8 @@ class FairQueue(RingQueue):
 
         Redis being away is no error here, but a reason to wait: SAQ's worker would ask again at once, for ever.
         """
+        if self._spare:
+            return self._spare.popleft()
         if self._task is None:
             self._task = asyncio.create_task(self._claim_for_all(), name="job-claims")
         waiter: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
@@ -82,9 +98,13 @@ class FairQueue(RingQueue):
                 async with asyncio.timeout(timeout or None):
                     taken = await waiter
         finally:
-            if taken is None and not waiter.cancel() and not waiter.cancelled():
-                # It came at the very moment at which nobody waited any more.
-                self._give(waiter.result())
+            if taken is None:
+                if waiter.cancel() or waiter.cancelled():
+                    with contextlib.suppress(ValueError):
+                        self._waiters.remove(waiter)
+                else:
+                    # It came at the very moment at which nobody waited any more.
+                    self._give(waiter.result())
         return taken
 
     def _give(self, job: Job) -> None:
@@ -97,51 +117,65 @@ class FairQueue(RingQueue):
 
     async def _claim_for_all(self) -> None:
         while True:
-            self._wanted.clear()
-            while self._spare and self._waiters:
-                self._give(self._spare.popleft())
-            free = sum(not waiter.done() for waiter in self._waiters)
-            if not free:
-                self._waiters.clear()
-                await self._wanted.wait()
-                continue
-            if self._gate is not None and not self._gate.is_open:
-                await asyncio.sleep(_CLOSED)
-                continue
             try:
-                if self._unsure:
-                    await self._release_lost()
-                    self._unsure = False
-                claims = await self._take(free)
-                if len(claims) < free:
-                    await answer(self._blocking.blpop([self.ring.keys["wake"]], timeout=_BLOCK))
-            except (RedisError, OSError) as error:
-                # A claim may have been made whose answer was lost.
-                self._unsure = True
-                _log.warning("no jobs can be taken", error=repr(error))
+                await self._claim_for_those_who_wait()
+            except Exception as error:
+                # Whatever it was: a worker that takes no jobs any more, and says nothing, would be worse. A claim may
+                # have been made that nobody here knows of.
+                self._check_at = 0.0
+                if isinstance(error, AWAY):
+                    _log.warning("no jobs can be taken", error=repr(error))
+                else:
+                    _log.exception("no jobs can be taken")
                 await asyncio.sleep(0.5)
 
-    async def _take(self, wanted: int) -> list[Claim]:
+    async def _claim_for_those_who_wait(self) -> None:
+        self._wanted.clear()
+        free = sum(not waiter.done() for waiter in self._waiters)
+        if not free:
+            await self._wanted.wait()
+            return
+        if self.is_ending() or not (self._gate is None or self._gate.is_open):
+            await asyncio.sleep(_CLOSED)
+            return
+        now = asyncio.get_running_loop().time()
+        if now >= self._check_at:
+            await self._give_back()
+            self._check_at = now + _CHECK
+        taken = await self._take(free)
+        if taken < free:
+            await answer(self._blocking.blpop([self.ring.keys["wake"]], timeout=_BLOCK))
+
+    async def _take(self, wanted: int) -> int:
+        """Claim jobs and hand them out; how many were claimed. What is claimed and not held by its end is given back
+        at the next look."""
+        claiming = asyncio.create_task(self.ring.claim(self.worker_id, wanted))
         try:
-            claims = await self.ring.claim(self.worker_id, wanted)
+            claims = await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            self._unsure = True
+            # Redis makes the claim all the same, and it would come after whoever looks what there is to give back.
+            await asyncio.gather(claiming, return_exceptions=True)
             raise
         for claim in claims:
-            self._held.add(claim.name)
-        for claim in claims:
+            if self.is_ending():
+                # It was told so while it was asking.
+                await self.ring.settle(claim, "release")
+                continue
             if not await self._may_run(claim):
                 continue
             try:
                 job = self.queue_of(claim.queue).claimed(claim)
             except Exception as error:
-                # Whatever was put there by hand: it must neither stop the others nor come back.
-                _log.exception("what was taken is no job", job=claim.id, error=repr(error))
-                await self.ring.settle(claim, "finish", payload=claim.payload, status=Status.FAILED, value=86_400)
-                self._held.discard(claim.name)
+                await self._discard(claim, claim.payload, error)
             else:
+                self._held.add(claim.name)
                 self._give(job)
-        return claims
+        return len(claims)
+
+    async def _discard(self, claim: Claim, payload: bytes, error: Exception) -> None:
+        """Whatever was put there by hand: it must neither stop the others nor come back."""
+        _log.error("what was taken is no job", job=claim.id, error=repr(error))
+        await self.ring.settle(claim, "finish", payload=payload, status=Status.FAILED, value=86_400)
 
     async def _may_run(self, claim: Claim) -> bool:
         """Whether a job that was taken may run; if not, it is given back, or dropped with whose it was."""
@@ -153,14 +187,13 @@ class FairQueue(RingQueue):
             await self.ring.settle(claim, "release")
         else:
             await self.ring.settle(claim, "finish", value=-1)
-        self._held.discard(claim.name)
         return False
 
-    async def _release_lost(self) -> None:
-        """Give back what Redis says that this worker has taken, and the worker knows nothing of."""
+    async def _give_back(self) -> None:
+        """Give back what Redis says that this worker has taken, and nobody here is at."""
         for claim in await self.ring.inflight():
             if self.ring.worker_of(claim) == self.worker_id and claim.name not in self._held:
-                await self.ring.settle(claim, "release")
+                await self._hand_on(claim, None)
 
     async def buried(self, job: Job) -> None:
         if self.when_dead is not None:
@@ -179,31 +212,36 @@ class FairQueue(RingQueue):
         claims = await self.ring.inflight()
         dead = await self.ring.dead({self.ring.worker_of(claim) for claim in claims})
         left = [claim for claim in claims if self.ring.worker_of(claim) in dead]
-        swept = [claim.id for claim in left if await self._hand_on(claim)]
-        queues = await self.ring.queues()
-        for start in range(0, len(queues), 500):
-            await self.ring.touch(queues[start : start + 500])
+        swept = [claim.id for claim in left if await self._hand_on(claim, "its worker died")]
+        if await self.ring.first("heal", _HEAL) or not await self.ring.is_whole():
+            await self.ring.heal()
         return swept
 
-    async def _hand_on(self, claim: Claim) -> bool:
-        """Have a dead worker's job run again, if it has an attempt left."""
+    async def _hand_on(self, claim: Claim, death: str | None) -> bool:
+        """Have a job run again; after a `death` only if it has an attempt left. Whether the claim was still there."""
         queue = self.queue_of(claim.queue)
         payload = await self.redis.get(claim.id)
-        job = queue.deserialize(payload)
-        if job is None:
+        if payload is None:
             return await self.ring.settle(claim, "finish", value=-1)
-        if job.status is Status.ABORTING:
+        try:
+            job = queue.deserialize(payload)
+        except Exception as error:
+            await self._discard(claim, payload, error)
+            return True
+        if job is not None and job.status is Status.ABORTING:
             job.meta["claim"] = claim.name
             await queue.finish(job, Status.ABORTED, error=job.error)
             return True
-        if job.status is not Status.ACTIVE or job.meta.get("claim") != claim.name:
+        if job is None or job.status is not Status.ACTIVE or job.meta.get("claim") != claim.name:
             # Taken, and not begun: it is the next again.
             return await self.ring.settle(claim, "release")
-        _log.warning("a job's worker is gone", job=claim.id, function=job.function, attempts=job.attempts)
-        if job.retryable:
-            await queue.retry(job, "its worker died")
+        if death is None:
+            await queue.retry(job, "its worker ended")
+        elif job.retryable:
+            _log.warning("a job's worker is gone", job=claim.id, function=job.function, attempts=job.attempts)
+            await queue.retry(job, death)
         else:
-            await queue.finish(job, Status.FAILED, error="its worker died, and no attempt is left")
+            await queue.finish(job, Status.FAILED, error=f"{death}, and no attempt is left")
         return True
 
     async def schedule(self, lock: int = 1) -> list[str]:
@@ -214,7 +252,10 @@ class FairQueue(RingQueue):
             for queue in await self.ring.paused():
                 if await self._gate.decide(queue) != "wait":
                     await self.ring.resume(queue)
-        return await self.ring.schedule(time.time())
+        now, found = time.time(), []
+        while some := await self.ring.schedule(now):
+            found += some
+        return found
 
     async def jobs(self, job_keys: Iterable[str]) -> list[Job | None]:
         """Jobs of any queue, by their keys, which name it."""
@@ -226,8 +267,14 @@ class FairQueue(RingQueue):
         return [queue.deserialize(payload) for queue, payload in zip(queues, payloads, strict=True)]
 
     async def finish_abort(self, job: Job) -> None:
-        """What the worker calls once it has stopped a job."""
-        await job.finish(Status.ABORTED, error=job.error)
+        """What the worker calls once it has stopped a job.
+
+        `job` is as whoever aborts it has stored it, perhaps before it was claimed.
+        """
+        claim = await self.ring.claim_on(job.get_queue().name, job.id)
+        if claim is not None and self.ring.worker_of(claim) == self.worker_id:
+            job.meta["claim"] = claim.name
+            await job.finish(Status.ABORTED, error=job.error)
 
     async def write_worker_info(self, worker_id: str, info: WorkerInfo, ttl: int) -> None:
         """What SAQ's tools show of the worker, and its sign of life."""
@@ -235,17 +282,19 @@ class FairQueue(RingQueue):
         await super().write_worker_info(worker_id, info, ttl)
 
     async def close(self) -> None:
-        """Give back what was taken and not begun. The worker must have stopped."""
+        """Give back what was taken. The worker must have stopped: nothing of it is at work any more."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
-        for job in self._spare:
-            self._held.discard(str(job.meta.get("claim")))
         self._spare.clear()
-        with contextlib.suppress(*AWAY):
-            await self._release_lost()
+        self._held.clear()
+        try:
+            async with asyncio.timeout(_CLOSING):
+                await self._give_back()
+        except (TimeoutError, *AWAY) as error:
+            _log.warning("what was taken is not given back, but swept", error=repr(error))
 
 
 class _MemberQueue(RingQueue):
@@ -254,6 +303,16 @@ class _MemberQueue(RingQueue):
     def __init__(self, fair: FairQueue, name: str) -> None:
         super().__init__(fair.ring, name)
         self._fair = fair
+
+    async def finish(self, job: Job, status: Status, **kwargs: Any) -> None:
+        await super().finish(job, status, **kwargs)
+        self._fair.complete += status is Status.COMPLETE
+        self._fair.failed += status is Status.FAILED
+        self._fair.aborted += status is Status.ABORTED
+
+    async def retry(self, job: Job, error: str | None) -> None:
+        await super().retry(job, error)
+        self._fair.retried += 1
 
     async def buried(self, job: Job) -> None:
         await self._fair.buried(job)

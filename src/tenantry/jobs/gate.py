@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 from tenantry.jobs.ring import Share, tenant_of
 from tenantry.kernel.errors import UnavailableException
-from tenantry.tenancy.redis import queue_name
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from tenantry.tenancy.registry import TenantRegistry
 
 __all__ = ("Decision", "Gate")
@@ -47,9 +48,10 @@ class Gate:
             return "gone"
         return "run" if tenant.is_active and tenant.served else "wait"
 
-    def shares(self) -> dict[str, Share]:
-        """What every tenant's queue gets, by its plan."""
-        return {
-            queue_name(tenant.id): Share(tenant.plan.job_weight, tenant.plan.job_concurrency)
-            for tenant in self._registry.all()
-        }
+    def share(self, tenant_id: UUID) -> Share | None:
+        """What a tenant's queue gets, by its plan; None where nobody knows at the moment."""
+        try:
+            tenant = self._registry.by_id(tenant_id)
+        except UnavailableException:
+            return None
+        return None if tenant is None else Share(tenant.plan.job_weight, tenant.plan.job_concurrency)

@@ -7,16 +7,21 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar, cast
 
 import structlog
+from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 __all__ = ("AWAY", "answer", "persist")
 
-AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
-"""What a Redis that is away, or still loading, looks like."""
+AWAY = (
+    *(RedisConnectionError, RedisTimeoutError, OSError),
+    *(ReadOnlyError, ClusterDownError, TryAgainError, OutOfMemoryError),
+)
+"""What a Redis looks like that is away, still loading, no longer or not yet the leader, or full."""
 
 _T = TypeVar("_T")
-_LONGEST = 2.0
+_SHORTEST, _LONGEST = 0.05, 2.0
+"""Seconds."""
 
 _log = structlog.get_logger(__name__)
 
@@ -34,12 +39,12 @@ async def persist(ask: Callable[[], Awaitable[_T]]) -> _T:
     Raises:
         redis.exceptions.RedisError: Redis is there, and refuses.
     """
-    pause = 0.05
+    pause = _SHORTEST
     while True:
         try:
             return await ask()
         except AWAY as error:
-            if pause == 0.05:
+            if pause == _SHORTEST:
                 _log.warning("waiting for Redis", error=repr(error))
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST)

@@ -53,6 +53,10 @@ class QuarantineQueue(FairQueue):
         if stored is None:
             await self.ring.settle(claim, "finish", value=-1)
             return None
+        if stored.status is Status.ABORTING:
+            stored.meta["claim"] = claim.name
+            await queue.finish(stored, Status.ABORTED, error=stored.error)
+            return None
         in_quarantine = bool(stored.meta.get("quarantine"))
         stored.meta |= {"claim": claim.name, "quarantine": True}
         if in_quarantine and stored.status is Status.ACTIVE:

@@ -14,14 +14,15 @@ from saq.job import Job, Status
 from saq.queue.redis import RedisQueue
 
 from tenantry.jobs.patience import persist
-from tenantry.jobs.ring import Claim, Share
+from tenantry.jobs.ring import Claim
 
 if TYPE_CHECKING:
-    from tenantry.jobs.ring import Ring
+    from tenantry.jobs.ring import Outcome, Ring, Share
 
 __all__ = ("ClaimLostError", "RingQueue")
 
-_CLAIM = "claim"
+_CLAIM, _RETRIES = "claim", "retries"
+"""What a job's `meta` has of ours."""
 _DEAD_KEPT = 10_000
 
 _encode = msgspec.json.Encoder().encode
@@ -36,10 +37,10 @@ class RingQueue(RedisQueue):
     """One tenant's queue, or the platform's."""
 
     def __init__(self, ring: Ring, name: str, *, share: Share | None = None) -> None:
-        """`share` is what the queue gets once something is enqueued here."""
+        """`share` is what the queue gets once something is enqueued here; without one it keeps its own."""
         super().__init__(ring.redis, name=name, dump=_encode, load=_decode)
         self.ring = ring
-        self.share = share or Share()
+        self.share = share
 
     def job_key(self, key: str) -> str:
         """A job's key with its queue's name, which SAQ's abort keys and comparisons of jobs leave out: two tenants'
@@ -56,6 +57,8 @@ class RingQueue(RedisQueue):
         if job is None:
             raise ValueError("an empty job")
         job.meta[_CLAIM] = claim.name
+        # It has left the quarantine, if it ever was there: what ends this worker may be another.
+        job.meta.pop("quarantine", None)
         return job
 
     def claim_of(self, job: Job) -> Claim:
@@ -70,81 +73,66 @@ class RingQueue(RedisQueue):
 
     async def _enqueue(self, job: Job) -> Job | None:
         job.key = self.job_key(job.key)
+        # For a replay: a job that cannot succeed gives up the attempts that it has left.
+        job.meta.setdefault(_RETRIES, job.retries)
         made = await self.ring.enqueue(
-            self.name,
-            job.id,
-            _encode(job.to_dict()),
-            scheduled=job.scheduled,
-            abort_id=job.abort_id,
-            share=self.share,
+            self.name, job.id, _encode(job.to_dict()), scheduled=job.scheduled, share=self.share
         )
         return job if made else None
 
     async def _update(self, job: Job, status: Status | None = None, **kwargs: Any) -> None:
-        if status is None:
-            # Whoever reports progress does not take back that it is to be aborted.
-            stored = await self.job(job.key)
-            status = stored.status if stored is not None else None
         job.status = status or job.status
-        if not await self.ring.update(self.claim_of(job), _encode(job.to_dict()), job.status):
+        claim, payload = self.claim_of(job), _encode(job.to_dict())
+        # An attempt that cannot be written down at once is none that has failed.
+        if not await persist(lambda: self.ring.update(claim, payload, job.status)):
             raise ClaimLostError(job.id)
 
     async def _finish(self, job: Job, status: Status, *, result: Any = None, error: str | None = None) -> None:
-        dead = status is Status.FAILED
-        claim = self.claim_of(job)
-        await persist(
-            lambda: self.ring.settle(
-                claim,
-                "dead" if dead else "finish",
-                payload=_encode(job.to_dict()),
-                status=status,
-                abort_id=job.abort_id,
-                value=_DEAD_KEPT if dead else job.ttl,
-            )
-        )
-        self.ended(claim)
-        if dead:
-            await self.buried(job)
+        if status is Status.FAILED:
+            if await self._settle(job, "dead", _DEAD_KEPT):
+                await self.buried(job)
+        else:
+            await self._settle(job, "finish", job.ttl)
 
     async def _retry(self, job: Job, error: str | None) -> None:
         delay = job.next_retry_delay()
-        due = time.time() + delay if delay else 0
-        # Otherwise SAQ would line it up now and schedule it besides.
-        job.scheduled = 0
+        # Otherwise SAQ would line it up now and schedule it besides. A result there is only if it could not be stored.
+        job.scheduled, job.result = 0, None
+        await self._settle(job, "retry", time.time() + delay if delay > 0 else 0)
+
+    async def _settle(self, job: Job, outcome: Outcome, value: float) -> bool:
         claim = self.claim_of(job)
-        await persist(
-            lambda: self.ring.settle(
-                claim,
-                "retry",
-                payload=_encode(job.to_dict()),
-                status=job.status,
-                abort_id=job.abort_id,
-                value=due,
+        payload = _encode(job.to_dict())
+        try:
+            return await persist(
+                lambda: self.ring.settle(claim, outcome, payload=payload, status=job.status, value=value)
             )
-        )
-        self.ended(claim)
+        finally:
+            # Also where Redis refuses: nobody here is at it any more.
+            self.ended(claim)
 
     async def abort(self, job: Job, error: str, ttl: float = 5) -> None:
-        """Stop a job: at once where it waits, and by the worker that has it within a second or two."""
-        job.error = error
-        job.status = Status.ABORTING
-        aborting = _encode(job.to_dict())
-        job.status, job.completed = Status.ABORTED, int(time.time() * 1000)
-        aborted = _encode(job.to_dict())
+        """Stop a job: at once where it waits, and by the worker that has it within a second or two.
+
+        Nothing is done where it has ended already; `job` then says how, as far as that is known.
+        """
+        if (stored := await self.job(job.key)) is not None:
+            job.replace(stored)
+        aborting = self.copy(job)
+        aborting.status, aborting.error = Status.ABORTING, error
+        aborted = self.copy(aborting)
+        aborted.status, aborted.completed = Status.ABORTED, int(time.time() * 1000)
         answer = await self.ring.abort(
             self.name,
             job.id,
-            aborted=aborted,
-            aborting=aborting,
-            abort_id=job.abort_id,
-            seconds=max(1, int(ttl)),
+            aborted=_encode(aborted.to_dict()),
+            aborting=_encode(aborting.to_dict()),
             ttl=job.ttl,
-            error=error,
         )
-        if answer == "aborting":
-            job.status, job.completed = Status.ABORTING, 0
-        elif answer == "gone":
-            await job.refresh()
+        if answer != "gone":
+            job.replace(aborting if answer == "aborting" else aborted)
+        elif (stored := await self.job(job.key)) is not None:
+            job.replace(stored)
 
     async def replay(self, key: str) -> Job | None:
         """Run a dead job again, with all of its attempts; None where there is no dead job of that key."""
@@ -154,6 +142,7 @@ class RingQueue(RedisQueue):
         job.status, job.error, job.result = Status.QUEUED, None, None
         job.attempts = job.completed = job.started = job.scheduled = 0
         job.progress, job.queued = 0.0, int(time.time() * 1000)
+        job.retries = job.meta.get(_RETRIES, job.retries)
         job.meta.pop(_CLAIM, None)
         return job if await self.ring.revive(self.name, job.id, _encode(job.to_dict())) else None
 

@@ -18,7 +18,7 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from tenantry.jobs.patience import answer
-from tenantry.jobs.ring import PLATFORM_QUEUE, Share
+from tenantry.jobs.ring import PLATFORM_QUEUE
 from tenantry.tenancy.database import LOST
 from tenantry.tenancy.redis import platform_key, queue_name
 
@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from tenantry.tenancy.database import Database
     from tenantry.tenancy.scope import Scope
 
-__all__ = ("Relay",)
+__all__ = ("TOGETHER", "Relay")
 
 _EACH = 50
 """Rows of one tenant at a time."""
 _MOST = 1000
+TOGETHER = 20
+"""Rows that are enqueued at a time, each over a connection of its own."""
 _SHORTEST, _LONGEST = 0.02, 1.0
 """Seconds between two looks: short after there was something, long after there was nothing."""
 
@@ -134,14 +136,13 @@ class Relay:
         return len(rows)
 
     async def _enqueue(self, rows: Sequence[Row[Any]]) -> None:
-        shares = self._gate.shares()
-        for start in range(0, len(rows), 20):
-            await asyncio.gather(*(self._enqueue_one(row, shares) for row in rows[start : start + 20]))
+        for start in range(0, len(rows), TOGETHER):
+            await asyncio.gather(*(self._enqueue_one(row) for row in rows[start : start + TOGETHER]))
 
-    async def _enqueue_one(self, row: Row[Any], shares: dict[str, Share]) -> None:
+    async def _enqueue_one(self, row: Row[Any]) -> None:
         name = PLATFORM_QUEUE if row.tenant_id is None else queue_name(row.tenant_id)
         queue = self._queue.queue_of(name)
-        queue.share = shares.get(name, Share())
+        queue.share = None if row.tenant_id is None else self._gate.share(row.tenant_id)
         job = self._jobs.get(row.name)
         await queue.enqueue(
             SaqJob(

@@ -11,9 +11,11 @@ wrong. A claim is written down in the script that makes it, and whatever ends it
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
@@ -21,7 +23,7 @@ from tenantry.jobs.patience import answer
 from tenantry.tenancy.redis import platform_key, queue_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from redis.asyncio import Redis
     from redis.commands.core import AsyncScript
@@ -33,8 +35,15 @@ PLATFORM_QUEUE = "platform"
 
 Outcome = Literal["finish", "dead", "retry", "release"]
 
-_KEYS = ("ready", "clock", "wake", "inflight", "due", "shares", "passes", "paused", "claims")
-_SCRIPTS = ("abort", "adopt", "claim", "enqueue", "forget", "revive", "schedule", "settle", "touch", "update")
+_KEYS = ("ready", "clock", "wake", "inflight", "due", "shares", "passes", "paused")
+_SCRIPTS = (
+    *("abort", "adopt", "claim", "enqueue", "forget", "heal"),
+    *("pause", "register", "revive", "schedule", "settle", "update"),
+)
+_MARK = "-"
+"""As in ring.lua."""
+_BATCH = 500
+"""Queues that one script looks at: a few milliseconds, in which Redis serves nobody else."""
 _LIFE = 15
 """Seconds after which a worker that has given no sign is dead, and its jobs are somebody else's.
 
@@ -50,8 +59,11 @@ class Share:
     cap: int = 8
 
     def __post_init__(self) -> None:
-        if not (self.weight > 0 and self.cap > 0):
-            raise ValueError(f"a share must be positive: {self}")
+        if not (0 < self.weight < math.inf and self.cap > 0):
+            raise ValueError(f"a share must be positive and finite: {self}")
+
+    def __str__(self) -> str:
+        return f"{self.weight!r} {self.cap}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +105,12 @@ class Ring:
         return await self._scripts[script](keys=list(self.keys.values()), args=values)
 
     async def enqueue(
-        self, queue: str, job_id: str, payload: bytes, *, scheduled: float, abort_id: str, share: Share
+        self, queue: str, job_id: str, payload: bytes, *, scheduled: float = 0, share: Share | None = None
     ) -> bool:
-        """Put a job at the end of its queue, or by until it is due; False where one of that id is not finished yet."""
-        return bool(
-            await self._run("enqueue", queue, job_id, payload, scheduled, abort_id, repr(share.weight), share.cap)
-        )
+        """Put a job at the end of its queue, or by until it is due (seconds since 1970); False where one of that id is
+        not finished yet. Without a share the queue keeps its own."""
+        share_is_new = int(share is not None)
+        return bool(await self._run("enqueue", queue, job_id, payload, scheduled, str(share or Share()), share_is_new))
 
     async def claim(self, worker: str, wanted: int) -> list[Claim]:
         """Take up to `wanted` jobs, one of each queue whose turn it is, in turn."""
@@ -110,80 +122,77 @@ class Ring:
         ]
 
     async def settle(
-        self,
-        claim: Claim,
-        outcome: Outcome,
-        *,
-        payload: bytes | str = b"",
-        status: str = "",
-        abort_id: str = "",
-        value: float = 0,
+        self, claim: Claim, outcome: Outcome, *, payload: bytes = b"", status: str = "", value: float = 0
     ) -> bool:
         """End a claim; False where it had ended already, or is another worker's: then nothing is written.
+
+        A job that is to be aborted neither waits again nor runs again, whatever the outcome: it is aborted.
 
         Args:
             claim: which.
             outcome: `finish` keeps the job for `value` seconds (0: for good, below: not at all); `dead` keeps it among
                 the `value` latest dead ones of its queue; `retry` puts it back, due at `value` (0: now); `release`
                 makes it the next again, as if nobody had taken it.
-            payload: the job as it is to be stored; not for `release`.
-            status: is published to whoever waits for it.
-            abort_id: is removed.
+            payload: the job as it is to be stored, with the claim's name in it: the same may then be asked twice, when
+                an answer was lost. Not for `release`.
+            status: is published to whoever waits for it, unless it is empty.
             value: see `outcome`.
         """
-        return bool(
-            await self._run("settle", claim.queue, claim.id, claim.name, outcome, payload, status, abort_id, value)
-        )
+        return bool(await self._run("settle", claim.queue, claim.id, claim.name, outcome, payload, status, value))
 
-    async def update(self, claim: Claim, payload: bytes | str, status: str) -> bool:
-        """Store a job that is at work; False where the claim has ended."""
+    async def update(self, claim: Claim, payload: bytes, status: str) -> bool:
+        """Store a job that is at work, unless it is to be aborted; False where the claim has ended."""
         return bool(await self._run("update", claim.queue, claim.id, claim.name, payload, status))
 
     async def abort(
-        self,
-        queue: str,
-        job_id: str,
-        *,
-        aborted: bytes,
-        aborting: bytes,
-        abort_id: str,
-        seconds: int,
-        ttl: int,
-        error: str,
+        self, queue: str, job_id: str, *, aborted: bytes, aborting: bytes, ttl: int
     ) -> Literal["aborted", "aborting", "gone"]:
-        """Stop a job: at once where it waits, else by its worker; `gone` where it has ended already."""
-        answer = await self._run("abort", queue, job_id, aborted, aborting, abort_id, seconds, ttl, error)
+        """Stop a job: at once where it waits, else by its worker; `gone` where it has ended already.
+
+        Args:
+            queue: whose.
+            job_id: in Redis.
+            aborted: the job as it is to be stored once it has ended.
+            aborting: the same, until then.
+            ttl: seconds to keep it once it has ended (0: for good, below: not at all).
+        """
+        answer = await self._run("abort", queue, job_id, aborted, aborting, ttl)
         return answer.decode()  # type: ignore[no-any-return]
 
     async def revive(self, queue: str, job_id: str, payload: bytes) -> bool:
         """Put a dead job back into its queue; False where it is not among the dead."""
         return bool(await self._run("revive", queue, job_id, payload))
 
-    async def schedule(self, now: float, *, queues: int = 1000, jobs: int = 1000) -> list[str]:
-        """Line up what is due: of so many queues so many jobs at a time; the ids. The others are due next time."""
+    async def schedule(self, now: float, *, queues: int = 100, jobs: int = 50) -> list[str]:
+        """Line up what is due: of so many queues so many jobs, of either those that have waited longest; the ids.
+
+        The others are for the next call.
+        """
         return [job_id.decode() for job_id in await self._run("schedule", now, queues, jobs)]
 
-    async def touch(self, queues: Iterable[str]) -> None:
-        """Put queues where they belong, whatever has become of the ring."""
-        if names := list(queues):
-            await self._run("touch", *names)
+    async def is_whole(self) -> bool:
+        """Whether nothing of the ring has been lost since it was healed."""
+        return await self.redis.zscore(self.keys["ready"], _MARK) is not None
 
-    async def register(self, shares: dict[str, Share]) -> None:
-        """Set what queues get, from now on; two round trips."""
-        if shares:
-            texts = {queue: f"{share.weight!r} {share.cap}" for queue, share in shares.items()}
-            await answer(self.redis.hset(self.keys["shares"], mapping=texts))
-            await self.touch(shares)
+    async def heal(self) -> None:
+        """Put every queue where it belongs, whatever has become of the ring; a round trip for some hundred queues."""
+        queues = await self.queues()
+        for start in range(0, max(1, len(queues)), _BATCH):
+            await self._run("heal", int(start + _BATCH >= len(queues)), *queues[start : start + _BATCH])
+
+    async def register(self, shares: Mapping[str, Share]) -> None:
+        """Set what queues get, from now on; a round trip for some hundred queues."""
+        texts = [(queue, str(share)) for queue, share in shares.items()]
+        for start in range(0, len(texts), _BATCH):
+            await self._run("register", *chain.from_iterable(texts[start : start + _BATCH]))
 
     async def pause(self, queue: str) -> None:
-        """Take no more of a queue's jobs; those at work go on. Two round trips."""
-        await answer(self.redis.sadd(self.keys["paused"], queue))
-        await self.touch([queue])
+        """Take no more of a queue's jobs; those at work go on."""
+        await self._run("pause", queue, 1)
 
     async def resume(self, queue: str) -> None:
-        """The contrary of `pause`. Two round trips."""
-        await answer(self.redis.srem(self.keys["paused"], queue))
-        await self.touch([queue])
+        """The contrary of `pause`."""
+        await self._run("pause", queue, 0)
 
     async def paused(self) -> set[str]:
         """The queues that are paused."""
@@ -194,9 +203,8 @@ class Ring:
         return [name.decode() async for name, _ in self.redis.hscan_iter(self.keys["shares"], count=1000)]
 
     async def forget(self, queue: str) -> None:
-        """Leave nothing of a queue in the ring. Its own keys are not touched. Two round trips."""
-        held = [claim.id for claim in await self.inflight() if claim.queue == queue]
-        await self._run("forget", queue, *held)
+        """Leave nothing of a queue in the ring. Its own keys are not touched."""
+        await self._run("forget", queue)
 
     async def inflight(self) -> list[Claim]:
         """All claims of all workers, without the jobs."""
@@ -205,6 +213,12 @@ class Ring:
             queue, _, name = value.decode().partition(" ")
             found.append(Claim(queue, job_id.decode(), name, b""))
         return found
+
+    async def claim_on(self, queue: str, job_id: str) -> Claim | None:
+        """Who is at a job now."""
+        # redis-py declares an answer in text, which it is for clients that decode.
+        value: Any = await answer(self.redis.hget(self.keys["inflight"], job_id))
+        return None if value is None else Claim(queue, job_id, value.decode().partition(" ")[2], b"")
 
     async def sign_of_life(self, worker: str) -> None:
         """Say that a worker is alive."""

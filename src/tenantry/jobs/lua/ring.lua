@@ -4,10 +4,17 @@
 -- it is. On a Redis Cluster all of this must share a slot: one ring is one shard.
 
 local READY, CLOCK, WAKE, INFLIGHT = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local DUE, SHARES, PASSES, PAUSED, CLAIMS = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local DUE, SHARES, PASSES, PAUSED = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+-- Is in the ring as well, behind everybody, for as long as the ring has not been lost: an empty one looks the same.
+local MARK = '-'
 
 local function list(queue, name)
     return 'saq:' .. queue .. ':' .. name
+end
+
+-- SAQ's key that says that a job is to be given up, made of the job's key, which is its id without what SAQ puts before.
+local function abort_of(queue, id)
+    return 'saq:abort:' .. string.sub(id, #('saq:job:' .. queue .. ':') + 1)
 end
 
 -- Of seventeen digits, which a double survives; Lua's own fourteen would let the clock stand still one day.
@@ -32,6 +39,14 @@ local function wake()
     end
 end
 
+-- Whose turn it is, and its pass; nothing if nobody waits.
+local function head()
+    local first = redis.call('ZRANGE', READY, 0, 0, 'WITHSCORES')
+    if #first > 0 and first[1] ~= MARK then
+        return first[1], tonumber(first[2])
+    end
+end
+
 local function leave(queue)
     local pass = tonumber(redis.call('ZSCORE', READY, queue))
     if pass == nil then
@@ -44,14 +59,14 @@ local function leave(queue)
     end
 end
 
--- In the ring if and only if something waits and fewer are at work than may be.
-local function touch(queue)
+-- In the ring if and only if something waits and fewer are at work than may be. -> whether it is
+local function place(queue)
     local _, cap = share(queue)
     if redis.call('LLEN', list(queue, 'queued')) == 0
         or redis.call('LLEN', list(queue, 'active')) >= cap
         or redis.call('SISMEMBER', PAUSED, queue) == 1 then
         leave(queue)
-        return
+        return false
     end
     if not redis.call('ZSCORE', READY, queue) then
         -- Neither back in time, to catch up on turns that it had no use for, nor behind those that it has used up.
@@ -59,7 +74,13 @@ local function touch(queue)
         redis.call('ZADD', READY, number(pass), queue)
         redis.call('HDEL', PASSES, queue)
     end
-    wake()
+    return true
+end
+
+local function touch(queue)
+    if place(queue) then
+        wake()
+    end
 end
 
 -- Wait for a time (seconds since 1970) to come.
@@ -73,15 +94,36 @@ local function line_up(queue, id)
     redis.call('RPUSH', list(queue, 'queued'), id)
 end
 
+-- The next again, as if nobody had taken it.
+local function put_back(queue, id)
+    redis.call('ZADD', list(queue, 'incomplete'), 0, id)
+    redis.call('LPUSH', list(queue, 'queued'), id)
+end
+
 -- As SAQ keeps finished jobs: for `ttl` seconds, for good if it is 0, not at all below.
 local function store(id, payload, ttl)
     if ttl > 0 then
-        redis.call('SET', id, payload, 'EX', ttl)
+        -- A script that fails is not undone: nothing that comes from outside may fail here.
+        redis.call('SET', id, payload, 'EX', math.ceil(ttl))
     elseif ttl == 0 then
         redis.call('SET', id, payload)
     else
         redis.call('DEL', id)
     end
+end
+
+-- End a job that nobody is at any more, if it is to be aborted: whoever wanted that does not want it to begin again.
+-- -> whether it was
+local function give_up(queue, id)
+    local ttl, aborted = string.match(redis.call('GET', abort_of(queue, id)) or '', '^(%-?%d+) ({.*)$')
+    if not aborted then
+        return false
+    end
+    redis.call('ZREM', list(queue, 'incomplete'), id)
+    redis.call('DEL', abort_of(queue, id))
+    store(id, aborted, tonumber(ttl))
+    redis.call('PUBLISH', id, 'aborted')
+    return true
 end
 
 -- Keep a job that nobody runs any more, for an operator to look at: at most `limit` of a queue, the latest.
