@@ -27,7 +27,7 @@ help: ## List the targets
 install: $(VENV)/.stamp-dev ## Make .venv with everything that development needs
 
 # Ctrl-C is for the program alone: see the script.
-up: $(VENV)/.stamp-up ## Start PostgreSQL, Valkey, the provisioner and the API; Ctrl-C stops them, the data stays
+up: $(VENV)/.stamp-up ## Start PostgreSQL, Valkey, provisioner, worker and API; Ctrl-C stops them, the data stays
 	@exec $(BIN)/python scripts/foreground.py $(BIN)/tenantry up
 
 reset: ## Delete the embedded servers' data and start over (asks; YES=1 does not)

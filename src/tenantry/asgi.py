@@ -18,6 +18,8 @@ from tenantry.domain.identity.sessions.service import Authenticator
 from tenantry.domain.identity.sessions.throttle import LoginThrottle
 from tenantry.domain.roles.catalogue import PermissionCatalogue
 from tenantry.features import DOMAIN_FEATURES, PLATFORM_FEATURES, PROVISION_HOOKS, USAGE_HOOKS
+from tenantry.jobs.ring import Ring
+from tenantry.jobs.state import JobStates
 from tenantry.kernel.health import HealthCheck, jwks, live, ready
 from tenantry.kernel.home import complete
 from tenantry.kernel.http import edge
@@ -31,6 +33,7 @@ from tenantry.kernel.settings import Settings, load_settings
 from tenantry.kernel.storage import Storage
 from tenantry.platform.access import PlatformMiddleware, load_operator_principal
 from tenantry.platform.deletion.service import Purger
+from tenantry.platform.jobs.service import JobControl
 from tenantry.platform.lifecycle.service import Lifecycle
 from tenantry.platform.operators.service import OperatorAuthenticator
 from tenantry.platform.rollouts.events import RolloutEvents
@@ -74,6 +77,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
         connect_timeout=settings.database_connect_timeout,
     )
     redis = create_redis(required(settings.redis_url), timeout=settings.redis_timeout)
+    job_states = JobStates(Ring(redis))
     throttle = LoginThrottle(redis, failures=settings.login_failures, window=settings.login_window)
     authenticator = Authenticator(
         database=database, registry=registry, tokens=tokens, hasher=hasher, settings=settings, throttle=throttle
@@ -184,6 +188,10 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
             ),
             "rollout_events": RolloutEvents(shutdown),
             "open_storage": open_storage,
+            "job_states": job_states,
+            "job_control": JobControl(
+                database=database, read_scope=control_read, write_scope=control_write, states=job_states
+            ),
             "lifecycle": Lifecycle(
                 database=database,
                 read_scope=control_read,

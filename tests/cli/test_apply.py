@@ -195,3 +195,36 @@ def test_the_plan_says_what_apply_then_does_and_does_nothing_itself(folder: Path
 
     (folder / "acme.toml").unlink()
     assert plan_of(folder, env, "--check")["acme"]["action"] == "unmanaged"
+
+
+def test_a_plan_s_part_of_the_workers_is_made_shown_and_changed(folder: Path, env: Env) -> None:
+    (folder / "acme.toml").unlink()
+    (folder / "plans.toml").write_text(PLANS)
+    assert actions(folder, env) == {"small": "created"}
+    (folder / "plans.toml").write_text(PLANS + "job_weight = 2.5\njob_concurrency = 16\n")
+    [change] = [row for row in answer(run("plan", str(folder), "--json", env=env)) if row["slug"] == "small"]
+    assert change["action"] == "change"
+    assert change["fields"] == {"job_weight": {"from": 1.0, "to": 2.5}, "job_concurrency": {"from": 8, "to": 16}}
+    assert actions(folder, env) == {"small": "changed"}
+    assert actions(folder, env) == {"small": "unchanged"}
+    [act] = answer(run("audit", "--action", "plan.change", "--json", env=env))
+    assert act["details"] == change["fields"]
+    # What is taken out of the file is what it would be had it never been there.
+    (folder / "plans.toml").write_text(PLANS)
+    assert actions(folder, env) == {"small": "changed"}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("job_weight = 0", "plans.small.job_weight: Expected `float` >= 0.01"),
+        ("job_weight = 101.0", "plans.small.job_weight: Expected `float` <= 100.0"),
+        ("job_concurrency = 0", "plans.small.job_concurrency: Expected `int` >= 1"),
+        ("job_concurrency = 2.5", "plans.small.job_concurrency: Expected `int`, got `float`"),
+    ],
+)
+def test_a_part_that_cannot_be_is_refused_on_its_line(folder: Path, env: Env, line: str, said: str) -> None:
+    (folder / "plans.toml").write_text(f"{PLANS}{line}\n")
+    result = run("apply", str(folder), env=env)
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr == f"Error: {folder}/plans.toml:4: {said}\n"

@@ -8,9 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tenantry.dev.process import find_free_port, wait_until
+import pytest
+from redis import Redis
+
+from tenantry.dev.process import child_pids, find_free_port, wait_until
 from tests.cli.support import OWNER_PASSWORD, answer, program, run
 from tests.databases import Template
+from tests.jobs.support import job_redis_url
 
 DEADLINE = 60.0
 Env = dict[str, str]
@@ -70,3 +74,55 @@ def test_serving_answers_and_does_not_know_the_owner(env: Env, database_addresse
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, stderr
+
+
+def test_a_worker_works_until_it_is_told_to_stop_and_does_not_know_the_owner(
+    env: Env, database_addresses: Template
+) -> None:
+    url = job_redis_url()
+    with Redis.from_url(url) as redis:
+        redis.flushdb()
+    env |= {"TENANTRY_REDIS_URL": url}
+    owner_url = database_addresses.owner_url.replace("tenantry_owner:", "tenantry_owner:owners-own-")
+
+    def workers() -> int:
+        return len(answer(run("jobs", "stats", "--json", env=env))["workers"])
+
+    with running("worker", env=env | {"TENANTRY_DATABASE_OWNER_URL": owner_url}) as process:
+        assert wait_until(lambda: workers() == 1 or process.poll() is not None, DEADLINE)
+        assert process.poll() is None
+        pids = [process.pid, *child_pids(process.pid)]
+        assert len(pids) == 2
+        for pid in pids:
+            assert "tenantry_app" in environ_of(pid)
+            assert "tenantry_owner" not in environ_of(pid)
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, stderr
+    assert stdout == ""
+    assert "worker ended" in stderr
+    assert "Traceback" not in stderr
+    assert "owners-own-" not in stderr
+
+
+@pytest.mark.parametrize("moment", ["before it knows how", "as it begins"])
+def test_a_worker_that_is_stopped_while_it_starts_ends_in_order(
+    env: Env, database_addresses: Template, moment: str
+) -> None:
+    env |= {"TENANTRY_REDIS_URL": job_redis_url()}
+    with running("worker", env=env) as process:
+
+        def listens() -> bool:
+            """Whether it handles SIGTERM (proc(5), SigCgt)."""
+            caught = Path(f"/proc/{process.pid}/status").read_text().partition("SigCgt:")[2].split()[0]
+            return bool(int(caught, 16) & 1 << (signal.SIGTERM - 1))
+
+        assert wait_until(listens, DEADLINE)
+        if moment == "as it begins":
+            assert process.stderr is not None
+            while "worker started" not in process.stderr.readline():
+                assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, stderr
+    assert "Traceback" not in stderr

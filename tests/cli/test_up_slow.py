@@ -61,8 +61,8 @@ class Up:
 
     def note(self) -> Up:
         self.processes = psutil.Process(self.process.pid).children(recursive=True)
-        # PostgreSQL, Valkey, the provisioner and the API, each with its guard.
-        assert len(self.processes) >= 8
+        # PostgreSQL, Valkey, the provisioner, a worker and the API, each with its guard.
+        assert len(self.processes) >= 10
         return self
 
     def read_until(self, text: str) -> str:
@@ -159,7 +159,7 @@ def test_one_command_serves_two_organizations_and_leaves_nothing_behind(env: Env
         assert "Creating and starting PostgreSQL" in stderr
         assert "the provisioner has ended" in stderr.lower()
         order = re.findall(r"Stopping (?:the )?(\w+)", stderr)
-        assert order == ["API", "provisioner", "Valkey", "PostgreSQL"]
+        assert order == ["API", "worker", "provisioner", "Valkey", "PostgreSQL"]
 
     # Again, as a person reads it: the same data, and lines that can be pasted as they stand.
     with Up(env) as up:
@@ -204,7 +204,7 @@ def test_servers_of_ones_own_are_used_instead(env: Env) -> None:
             assert up.process.stdout is not None
             told = json.loads(up.process.stdout.readline())
             assert (told["logins"], set(told["invitations"])) == ([], {"acme", "globex"})
-            assert set(told["processes"]) == {"provisioner", "api"}
+            assert set(told["processes"]) == {"provisioner", "worker", "api"}
             assert not (home / "postgres").exists()
             api = psutil.Process(told["processes"]["api"])
             for process in (api, *api.children(recursive=True)):

@@ -51,13 +51,24 @@ END
 $function$
 """
 
+# How far a job is that the organization has asked for; neither its arguments nor its error.
+_OWN_JOB = """
+CREATE FUNCTION platform.own_job(job_id uuid)
+RETURNS TABLE (name text, status text, due timestamptz, created_at timestamptz, updated_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
+    SELECT o.name, o.status, o.due, o.created_at, o.updated_at
+      FROM platform.outbox o
+     WHERE o.id = job_id AND o.tenant_id = platform.current_tenant_id()
+$function$
+"""
+
 _GRANTS = (
     "REVOKE EXECUTE ON FUNCTION"
     " platform.enqueue_job(uuid, text, jsonb, text, timestamptz, integer, integer, jsonb),"
-    " platform.acknowledge_job(uuid) FROM PUBLIC",
+    " platform.acknowledge_job(uuid), platform.own_job(uuid) FROM PUBLIC",
     "GRANT EXECUTE ON FUNCTION"
     " platform.enqueue_job(uuid, text, jsonb, text, timestamptz, integer, integer, jsonb),"
-    " platform.acknowledge_job(uuid) TO tenantry_tenant",
+    " platform.acknowledge_job(uuid), platform.own_job(uuid) TO tenantry_tenant",
     "GRANT SELECT, INSERT, UPDATE, DELETE ON platform.outbox TO tenantry_control",
 )
 
@@ -127,11 +138,12 @@ def upgrade() -> None:
         postgresql_where=sa.text("key IS NOT NULL AND status <> 'dead'"),
         postgresql_nulls_not_distinct=True,
     )
-    for statement in (_ENQUEUE, _ACKNOWLEDGE, *_GRANTS):
+    for statement in (_ENQUEUE, _ACKNOWLEDGE, _OWN_JOB, *_GRANTS):
         op.execute(statement)
 
 
 def downgrade() -> None:
+    op.execute("DROP FUNCTION platform.own_job(uuid)")
     op.execute("DROP FUNCTION platform.acknowledge_job(uuid)")
     op.execute("DROP FUNCTION platform.enqueue_job(uuid, text, jsonb, text, timestamptz, integer, integer, jsonb)")
     op.drop_table("outbox", schema="platform")

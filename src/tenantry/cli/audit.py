@@ -1,4 +1,4 @@
-"""`tenantry audit`: the control plane's audit trail."""
+"""`tenantry audit`: the control plane's audit trail, and whether organizations' own are whole."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import re
 from typing import TYPE_CHECKING
 
 import rich_click as click
+from click.core import ParameterSource
 from sqlalchemy import select
 
+from tenantry.cli.audit_verify import verify
 from tenantry.cli.control import control_plane
 from tenantry.cli.output import json_option, print_json, print_table
+from tenantry.cli.problems import CommandError, ExitCode
 from tenantry.kernel.service import to_struct
 from tenantry.platform.audit.models import AuditEntry
 from tenantry.platform.audit.schemas import AuditEntryRead
@@ -43,14 +46,16 @@ class _Since(click.ParamType):  # type: ignore[type-arg]
             )
 
 
-@click.command(epilog="Example: tenantry audit --tenant acme --since 7d")
+@click.group(invoke_without_command=True, epilog="Example: tenantry audit --tenant acme --since 7d")
 @click.option("--tenant", "slug", help="Only acts on the tenant of this slug.")
 @click.option("--actor", help="Only acts of this actor: operator:<id>, cli:<account>, provisioner.")
 @click.option("--action", help="Only this action: tenant.suspend, say.")
 @click.option("--since", type=_Since(), metavar="WHEN", help="Only what came later: a time (ISO 8601), or 30m, 12h.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many.")
 @json_option
+@click.pass_context
 def audit(
+    ctx: click.Context,
     slug: str | None,
     actor: str | None,
     action: str | None,
@@ -63,6 +68,10 @@ def audit(
     Entries are written in the transaction of the act itself, and can be neither changed nor deleted by any process
     but the database's owner. A tenant that was purged is found by its actor and action, and in its certificate.
     """
+    if ctx.invoked_subcommand is not None:
+        if any(ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in ctx.params):
+            raise CommandError(f"give options after `{ctx.invoked_subcommand}`", ExitCode.USAGE)
+        return
 
     async def work() -> tuple[list[AuditEntryRead], dict[UUID, str]]:
         async with control_plane() as control, control.database.transaction(control.read_scope) as transaction:
@@ -100,3 +109,6 @@ def audit(
             for row in rows
         ),
     )
+
+
+audit.add_command(verify)

@@ -1,4 +1,4 @@
-"""The parts of `tenantry up`: servers, database, provisioner, API; started in this order, stopped in the other."""
+"""The parts of `tenantry up`: servers, database, provisioner, worker, API; in this order, and stopped in the other."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from tenantry.cli.admin import (
     target_database,
     with_database,
 )
+from tenantry.cli.attended import Attended
 from tenantry.cli.problems import CommandError, ExitCode
-from tenantry.cli.processes import granian_command, with_shared_metrics, without_owner
+from tenantry.cli.processes import granian_command, with_shared_metrics, without_owner, worker_command
 from tenantry.dev.postgres import EmbeddedPostgres
 from tenantry.dev.process import ServerError, secret_file
 from tenantry.dev.supervisor import Program, client_host, is_loopback, wait_until_answered
@@ -75,11 +76,8 @@ class Deployment:
         self._lock = lock
         self._progress = progress
         self._servers: list[EmbeddedServer] = []
-        self._provisioner: Program | None = None
+        self._attended: list[Attended] = []
         self._api: Program | None = None
-        self._restarts = 0
-        self._restart_at = 0.0
-        self._provisioner_since = 0.0
 
     def start(self, folder: Path | None, *, demo: bool) -> Started:
         """Start everything, and return when the API answers.
@@ -114,6 +112,7 @@ class Deployment:
             content: Any = importlib.import_module(_HEAVY)
             asyncio.run(content.migrate_shared(owner.database_owner_url))
         self._start_provisioner(addresses, owner)
+        self._start_worker(addresses)
         if self._api is None:
             self._api = self._start_api(addresses)
         started = Started()
@@ -157,32 +156,36 @@ class Deployment:
                     f"the API has ended by itself with exit code {code}; {self._api.log} ends with:\n"
                     f"{self._api.log_tail()}"
                 )
-            self._watch_provisioner()
+            for attended in self._attended:
+                attended.watch()
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """Stop the API, the provisioner and the servers, in this order; all of them, whatever happens to one."""
+        """Stop the API, worker, provisioner and servers, in this order; all of them, whatever happens to one."""
         with contextlib.ExitStack() as stack:
             for server in self._servers:
                 stack.callback(self._stopped, server.label, server.stop)
             for program in self._programs():
                 stack.callback(self._stopped, f"the {program.label}", program.stop)
         self._servers.clear()
-        self._api = self._provisioner = None
+        self._attended.clear()
+        self._api = None
 
     def _stopped(self, label: str, stop: Any) -> None:
         with self._progress.step(f"Stopping {label}"):
             stop()
 
     def _programs(self) -> list[Program]:
-        return [program for program in (self._provisioner, self._api) if program is not None]
+        programs = [attended.program for attended in self._attended]
+        return programs if self._api is None else [*programs, self._api]
 
     def _start_servers(self) -> EmbeddedPostgres | None:
         """The servers that the settings do not name."""
         settings = self.settings
         postgres: EmbeddedPostgres | None = None
         if settings.database_url is None:
-            connections = settings.workers * (settings.database_pool_size + settings.database_max_overflow + 1)
+            serving = settings.workers * (settings.database_pool_size + settings.database_max_overflow + 1)
+            connections = serving + settings.worker_concurrency + 4
             postgres = EmbeddedPostgres(self.home / "postgres", max_connections=max(100, connections + 20))
             self._start_server(postgres)
         if settings.redis_url is None:
@@ -295,37 +298,25 @@ class Deployment:
         return api
 
     def _start_provisioner(self, addresses: HomeAddresses, owner: OwnerAddresses) -> None:
-        with self._progress.step("Starting the provisioner"):
-            self._provisioner = Program(
-                "provisioner",
-                [sys.executable, "-m", "tenantry.cli", "provisioner"],
-                environment=self._environment(addresses) | {"TENANTRY_DATABASE_OWNER_URL": owner.database_owner_url},
-                log=self.home / "logs" / "provisioner.log",
-                lock=self._lock,
-            )
-            self._provisioner.start()
-            self._provisioner_since = time.monotonic()
+        # Requests are served without it, only new tenants wait.
+        self._attend(
+            "provisioner",
+            [sys.executable, "-m", "tenantry.cli", "provisioner"],
+            self._environment(addresses) | {"TENANTRY_DATABASE_OWNER_URL": owner.database_owner_url},
+        )
 
-    def _watch_provisioner(self) -> None:
-        """Start it again when it ended: requests are served without it, only new tenants wait."""
-        program = self._provisioner
-        if program is None or (code := program.ended()) is None:
-            return
-        now = time.monotonic()
-        if not self._restart_at:
-            if now - self._provisioner_since > 60:
-                self._restarts = 0
-            delay = min(30.0, 0.5 * 2**self._restarts)
-            self._restarts += 1
-            self._restart_at = now + delay
-            self._progress.say(
-                f"The provisioner has ended with exit code {code} (see {program.log}); it starts again in {delay:g} s",
-                "yellow",
+    def _start_worker(self, addresses: HomeAddresses) -> None:
+        # Likewise: only jobs wait.
+        self._attend("worker", worker_command(), self._environment(addresses))
+
+    def _attend(self, label: str, command: list[str], environment: dict[str, str]) -> None:
+        with self._progress.step(f"Starting the {label}"):
+            log = self.home / "logs" / f"{label}.log"
+            attended = Attended(
+                Program(label, command, environment=environment, log=log, lock=self._lock), self._progress
             )
-        elif now >= self._restart_at:
-            program.stop()
-            program.start()
-            self._restart_at, self._provisioner_since = 0.0, now
+            self._attended.append(attended)
+            attended.start()
 
     def _refuse_known_passwords(self, logins: list[DemoLogin]) -> None:
         """An earlier start may have made the demo, and this one may listen to the world."""

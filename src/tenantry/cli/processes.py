@@ -1,4 +1,4 @@
-"""`tenantry serve` and `tenantry provisioner`: the processes of a deployment."""
+"""`tenantry serve`, `tenantry provisioner` and `tenantry worker`: the processes of a deployment."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 import tempfile
 from typing import TYPE_CHECKING
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
 
     from tenantry.kernel.settings import Settings
 
-__all__ = ("granian_command", "provisioner", "serve", "with_shared_metrics", "without_owner")
+__all__ = (
+    "granian_command",
+    "provisioner",
+    "serve",
+    "with_shared_metrics",
+    "without_owner",
+    "worker",
+    "worker_command",
+)
 
 _OWNER_VARIABLE = "TENANTRY_DATABASE_OWNER_URL"
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -46,6 +55,11 @@ def granian_command(settings: Settings) -> list[str]:
         "--log-level=warning",
         "tenantry.asgi:serve_app",
     ]
+
+
+def worker_command() -> list[str]:
+    """A worker and its arguments."""
+    return [sys.executable, "-m", "tenantry.cli", "worker"]
 
 
 def without_owner(environment: Mapping[str, str]) -> dict[str, str]:
@@ -88,11 +102,93 @@ def provisioner() -> None:
     asyncio.run(_provision(settings, settings.database_owner_url.get_secret_value()))
 
 
-async def _provision(settings: Settings, owner_url: str) -> None:
+@click.command(epilog="Example: TENANTRY_WORKER_CONCURRENCY=20 tenantry worker")
+@click.option("--id", "worker_id", hidden=True, help="Be the worker of that id, which the other process watches.")
+@click.option("--quarantine", is_flag=True, hidden=True, help="Work off what a worker held that had to be ended.")
+def worker(worker_id: str | None, quarantine: bool) -> int:
+    """Run a worker, in the foreground: it does the jobs of all organizations, each in its turn.
+
+    Any number may run. It is a process of its own, beside one that ends it when a job keeps it from its work, and
+    starts it anew. SIGTERM ends both: no more jobs are taken, and those at work get TENANTRY_WORKER_GRACE to come to
+    their end; whatever is left is rolled back, and done by another. The owner's address is not passed on, should the
+    environment hold it.
+    """
+    if _OWNER_VARIABLE in os.environ:
+        sys.stdout.flush()
+        # Replaced: what a process has begun with can be read for as long as it lives.
+        os.execve(sys.executable, worker_command(), without_owner(os.environ))  # noqa: S606
+    settings = complete(load_settings())
+    if worker_id is None:
+        return asyncio.run(_supervise(settings))
+    return asyncio.run(_work(settings, worker_id, quarantine=quarantine))
+
+
+async def _supervise(settings: Settings) -> int:
+    stopped = _stop_event()
+    # After the handlers, as below.
+    from tenantry.jobs.ring import Ring
+    from tenantry.jobs.supervisor import Limits, Supervisor
+    from tenantry.kernel.logging import configure_logging
+    from tenantry.kernel.redis import create_redis
+    from tenantry.tenancy.wiring import required
+
+    configure_logging(settings.log_level, settings.log_format)
+    limits = Limits(
+        stall=settings.worker_stall,
+        memory=settings.worker_memory << 20,
+        # What the worker itself needs once its jobs have ended or were cancelled.
+        grace=settings.worker_grace + 3,
+    )
+    redis = create_redis(required(settings.redis_url), timeout=5.0, max_connections=4)
+    supervisor = Supervisor(_child_command, ring=Ring(redis), limits=limits, name=socket.gethostname())
+    work = asyncio.create_task(supervisor.run())
+    waiting = asyncio.create_task(stopped.wait())
+    try:
+        await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        supervisor.stop()
+        return await work
+    finally:
+        await redis.aclose()
+
+
+def _child_command(worker_id: str, quarantine: bool) -> list[str]:
+    return [*worker_command(), "--id", worker_id, *(["--quarantine"] if quarantine else [])]
+
+
+async def _work(settings: Settings, worker_id: str, *, quarantine: bool) -> int:
+    stopped = _stop_event()
+    # After the handlers, as below.
+    from tenantry.kernel.logging import configure_logging
+    from tenantry.worker import WorkerProcess
+
+    configure_logging(settings.log_level, settings.log_format)
+    if stopped.is_set():
+        return 0
+    process = WorkerProcess(settings, worker_id=worker_id, quarantine=quarantine, signals=False)
+    work = asyncio.create_task(process.run())
+    waiting = asyncio.create_task(stopped.wait())
+    await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    while not work.done():
+        # Again and again: SAQ's worker forgets what it was told before it has begun.
+        process.stop()
+        await asyncio.wait({work}, timeout=0.2)
+    await work
+    return 0
+
+
+def _stop_event() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT from now on."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    return stopped
+
+
+async def _provision(settings: Settings, owner_url: str) -> None:
+    stopped = _stop_event()
     # After the handlers: the imports take a second or two, and a SIGTERM meanwhile is not to be an error.
     from tenantry.kernel.logging import configure_logging
     from tenantry.provisioner import create_provisioner

@@ -36,7 +36,7 @@ _TENANTS = Path("tenants")
 @click.option("--json", "as_json", is_flag=True, help="When it serves, print one line of JSON instead of text.")
 @quiet_option
 def up(folder: Path | None, no_demo: bool, as_json: bool, quiet: bool) -> None:
-    """Start PostgreSQL, Valkey, the provisioner and the API, and fill them with the demo; Ctrl-C stops it all.
+    """Start PostgreSQL, Valkey, provisioner, worker and API, and fill them with the demo; Ctrl-C stops it all.
 
     The servers' data are in TENANTRY_HOME and stay. TENANTRY_DATABASE_URL and TENANTRY_REDIS_URL use servers of yours
     instead: PostgreSQL either as an administrator who can create roles, for Tenantry to make its own, or as

@@ -13,6 +13,7 @@ from uuid import UUID
 import asyncpg
 import httpx
 
+from tenantry.domain.audit.chain import seal_next
 from tenantry.kernel.storage import Storage
 from tenantry.platform.archives.writer import TableDigest, table_digests
 from tenantry.platform.provisioning.fingerprint import describe_schema, fingerprint
@@ -37,6 +38,7 @@ __all__ = (
     "open_deployment",
     "operation_of",
     "run",
+    "seal",
     "tenant_row",
     "tidy",
     "trail",
@@ -87,7 +89,15 @@ async def found(api: World, slug: str, *, teams: int = 2) -> Inhabited:
     # A refresh leaves a spent token behind.
     again = await api.http.post("/api/auth/refresh", json={"refreshToken": owner.refresh_token})
     assert again.status_code == 200, again.text
+    await seal(api, UUID(made.json()["id"]))
     return Inhabited(slug, UUID(made.json()["id"]), Caller(api.http, again.json()["accessToken"]), tuple(people))
+
+
+async def seal(api: World, tenant_id: UUID) -> int:
+    """Seal the organization's audit trail, as a worker does; how many events that were."""
+    tenant = api.app.state.registry.by_id(tenant_id)
+    async with api.database.transaction(tenant.write_scope) as transaction:
+        return await seal_next(transaction.session)
 
 
 async def ask(caller: Caller, path: str, body: Mapping[str, Any] | None = None) -> str:

@@ -2,5 +2,6 @@
 
 from tenantry.jobs.models import OutboxEntry, ScheduleEntry
 from tenantry.kernel.feature import Feature
+from tenantry.platform.jobs.controller import JobController
 
-FEATURE = Feature(name="jobs", models=(OutboxEntry, ScheduleEntry))
+FEATURE = Feature(name="jobs", controllers=(JobController,), models=(OutboxEntry, ScheduleEntry))

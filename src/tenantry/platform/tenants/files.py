@@ -45,9 +45,9 @@ class PlanFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     name: TenantName
     description: Annotated[str, Meta(max_length=1000, pattern=r"^[^\x00]*$")] | None = None
     statement_timeout: Annotated[int, Meta(ge=1, le=600_000)] | None = None
+    """Milliseconds."""
     job_weight: Annotated[float, Meta(ge=0.01, le=100)] = 1.0
     job_concurrency: Annotated[int, Meta(ge=1, le=1000)] = 8
-    """Milliseconds."""
 
 
 class TenantOwner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
