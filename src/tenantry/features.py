@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tenantry.domain import audit as trail
+from tenantry.domain import jobs as own_jobs
 from tenantry.domain import organization, roles, tags, teams
 from tenantry.domain.identity import invitations, sessions, users
+from tenantry.events.definition import EventCatalogue, use_catalogue
 from tenantry.platform import audit, deletion, jobs, lifecycle, operators, plans, provisioning, rollouts, tenants
 from tenantry.tenancy.models import SharedBase, TenantBase
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "DOMAIN_FEATURES",
+    "EVENTS",
     "JOBS",
     "PLATFORM_FEATURES",
     "PROVISION_HOOKS",
@@ -34,6 +38,8 @@ DOMAIN_FEATURES: tuple[Feature, ...] = (
     tags.FEATURE,
     teams.FEATURE,
     organization.FEATURE,
+    own_jobs.FEATURE,
+    trail.FEATURE,
 )
 """In the order in which their `seed` and then their `provision` hooks run: a hook may use the rows of those before."""
 
@@ -57,12 +63,21 @@ PROVISION_HOOKS: tuple[ProvisionHook, ...] = tuple(
 
 USAGE_HOOKS: tuple[UsageHook, ...] = tuple(feature.usage for feature in DOMAIN_FEATURES if feature.usage is not None)
 
-JOBS: tuple[Job, ...] = tuple(job for feature in (*DOMAIN_FEATURES, *PLATFORM_FEATURES) for job in feature.jobs)
+JOBS: tuple[Job, ...] = tuple(
+    dict.fromkeys(
+        job for feature in (*DOMAIN_FEATURES, *PLATFORM_FEATURES) for job in (*feature.jobs, *feature.handlers.values())
+    )
+)
 """Everything that a worker can run."""
 
 SCHEDULES: tuple[Schedule, ...] = tuple(
     schedule for feature in (*DOMAIN_FEATURES, *PLATFORM_FEATURES) for schedule in feature.schedules
 )
+
+EVENTS = EventCatalogue(DOMAIN_FEATURES)
+"""Everything that can be recorded, and which jobs each is handed to."""
+
+use_catalogue(EVENTS)
 
 SHARED_METADATA = SharedBase.metadata
 TENANT_METADATA = TenantBase.metadata

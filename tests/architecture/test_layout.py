@@ -17,6 +17,7 @@ SOMETIMES = frozenset({"jobs.py", "handlers.py", "providers.py", "queries.py"})
 """Names that mean the same in every package that has them."""
 
 PECULIAR = {
+    "domain/audit": {"chain.py"},
     "domain/identity/sessions": {"throttle.py"},
     "domain/organization": {"owners.py"},
     "domain/roles": {"catalogue.py"},
@@ -59,7 +60,9 @@ PECULIAR = {
     "platform/tenants": {"creation.py", "files.py", "lifecycle.py", "plan.py", "usage.py"},
 }
 LACKS = {
+    "domain/jobs": {"models.py"},  # the outbox is the control plane's
     "domain/organization": {"models.py"},  # it is the control plane's row
+    "platform/jobs": {"models.py"},  # the outbox is below, where jobs are written down
     "platform/lifecycle": {"models.py"},  # it changes what others own
     "platform/tenants": {"models.py"},  # the tenant is tenancy's
 }

@@ -25,6 +25,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from sqlalchemy import func, select, update
 
+from tenantry.domain.identity.invitations.jobs import forget_old_invitations
 from tenantry.domain.identity.users.models import User
 from tenantry.features import DOMAIN_FEATURES, PLATFORM_FEATURES, TENANT_METADATA
 from tenantry.kernel.schema import camel
@@ -81,6 +82,7 @@ NO_PLANE = {
 """Litestar's own answers about routes that are on neither plane: their methods, and nothing else."""
 
 PLATFORM_PARAMETERS = {
+    "job_id": "a job's, of whatever tenant",
     "slug": "a tenant's, for operators, who see all tenants",
     "operation_id": "an operation's, likewise",
     "operator_id": "an operator's, whom no tenant knows",
@@ -159,7 +161,16 @@ async def _plant_export(tenant: TenantHandle) -> UUID:
     return export_id
 
 
-CONTROL_PLANES: Mapping[str, Callable[[TenantHandle], Awaitable[UUID]]] = {"export_id": _plant_export}
+async def _plant_job(tenant: TenantHandle) -> UUID:
+    """A job that waits for its time."""
+    async with tenant.world.database.transaction(tenant.context.write_scope) as transaction:
+        return await forget_old_invitations.schedule(transaction.session, 3600)
+
+
+CONTROL_PLANES: Mapping[str, Callable[[TenantHandle], Awaitable[UUID]]] = {
+    "export_id": _plant_export,
+    "job_id": _plant_job,
+}
 """Ids in tenants' paths that name rows of the control plane, which no model of a tenant is for."""
 
 

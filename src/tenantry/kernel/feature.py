@@ -74,3 +74,7 @@ class Feature:
     """What `tenantry.jobs.definition.job` has made."""
     schedules: tuple[Any, ...] = ()
     """When some of them come back by themselves: `tenantry.jobs.schedule.Schedule`."""
+    events: tuple[Any, ...] = ()
+    """What its services record: `tenantry.events.definition.Event`."""
+    handlers: Mapping[str, Any] = field(default_factory=dict)
+    """Jobs that are enqueued with an event, by its name, or by `*` with every one; see `tenantry.events.definition`."""

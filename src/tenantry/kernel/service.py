@@ -18,14 +18,22 @@ from tenantry.kernel.errors import FieldError, ValidationFailedException
 from tenantry.kernel.schema import MAX_PAGE_SIZE, Page, camel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from advanced_alchemy.exceptions import ErrorMessages
     from advanced_alchemy.filters import StatementFilter
     from advanced_alchemy.service import LoadSpec
     from sqlalchemy import ColumnElement
 
-__all__ = ("Injected", "ListQuery", "Service", "create_list_query", "create_service_provider", "to_struct")
+__all__ = (
+    "Injected",
+    "ListQuery",
+    "Service",
+    "changed_fields",
+    "create_list_query",
+    "create_service_provider",
+    "to_struct",
+)
 
 ModelT = TypeVar("ModelT", bound=Any)
 ServiceT = TypeVar("ServiceT", bound=SQLAlchemyAsyncRepositoryService[Any, Any])
@@ -155,6 +163,11 @@ class Service(SQLAlchemyAsyncRepositoryService[ModelT, Any], Generic[ModelT]):
 def to_struct(row: Any, struct: type[StructT]) -> StructT:
     """A struct of a model's attributes of the same names, nested relationships included."""
     return msgspec.convert(row, struct, from_attributes=True)
+
+
+def changed_fields(row: Any, changes: Mapping[str, Any]) -> list[str]:
+    """Which of the changes are any, in their order: those that give a model's attribute another value."""
+    return [name for name, value in changes.items() if getattr(row, name) != value]
 
 
 def create_service_provider(

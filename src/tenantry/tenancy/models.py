@@ -30,7 +30,16 @@ from uuid_utils.compat import uuid7
 
 from tenantry.tenancy.scope import SHARED_SCHEMA, schema_name
 
-__all__ = ("SharedBase", "SlugKey", "Tenant", "TenantBase", "length_check", "one_of_check", "schema_name")
+__all__ = (
+    "SharedBase",
+    "SlugKey",
+    "Tenant",
+    "TenantBase",
+    "TenantRecord",
+    "length_check",
+    "one_of_check",
+    "schema_name",
+)
 
 metadata_registry.set("shared", MetaData(schema=SHARED_SCHEMA, naming_convention=convention))
 metadata_registry.set("tenant", MetaData(naming_convention=convention))
@@ -56,8 +65,8 @@ def one_of_check(column: str, values: tuple[str, ...]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({words})", name=f"{column}_known")
 
 
-class _Base(CommonTableAttributes, AuditColumns, AdvancedDeclarativeBase, AsyncAttrs):
-    """`UUIDv7AuditBase` without its `sa_orm_sentinel` column.
+class _Keyed(CommonTableAttributes, AdvancedDeclarativeBase, AsyncAttrs):
+    """`UUIDv7Base` without its `sa_orm_sentinel` column.
 
     That column is an integer that is always NULL, in every table of every tenant. A key with a client-side default
     does its work, being marked as the sentinel of batched inserts.
@@ -68,14 +77,21 @@ class _Base(CommonTableAttributes, AuditColumns, AdvancedDeclarativeBase, AsyncA
     id: Mapped[UUID] = mapped_column(default=uuid7, primary_key=True, insert_sentinel=True, sort_order=-100)
 
 
-class SharedBase(_Base):
+class SharedBase(AuditColumns, _Keyed):
     """A table of the control plane, in the schema `platform`."""
 
     __abstract__ = True
     __bind_key__ = "shared"
 
 
-class TenantBase(_Base):
+class TenantRecord(_Keyed):
+    """A table in every tenant's schema whose rows never change, and so have no time of their last change."""
+
+    __abstract__ = True
+    __bind_key__ = "tenant"
+
+
+class TenantBase(AuditColumns, _Keyed):
     """A table in every tenant's schema."""
 
     __abstract__ = True

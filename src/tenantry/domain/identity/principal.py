@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 if TYPE_CHECKING:
     from uuid import UUID
 
@@ -51,6 +53,8 @@ async def load_user_principal(
     record = await (await request.connection()).fetchrow(_PRINCIPAL, claims.sid, claims.sub)
     if record is None:
         return None
+    # For events and jobs, which say whose doing they are.
+    structlog.contextvars.bind_contextvars(user_id=str(claims.sub))
     catalogue: PermissionCatalogue = connection.app.state.permissions
     is_superuser: bool = record["is_superuser"]
     return UserPrincipal(

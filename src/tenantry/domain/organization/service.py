@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry.domain.organization.schemas import OrganizationExport, OrganizationPlan, OrganizationRead
+from tenantry.events.record import record_event
 from tenantry.kernel.errors import ConflictException, ResourceNotFoundException, define_problem
 from tenantry.kernel.schema import Page
 
@@ -86,6 +87,7 @@ class OrganizationService:
             if "uq_operation_tenant_id_pending" not in str(error.orig):
                 raise
             raise ConflictException("What was asked for before is not finished yet.", problem=EXPORT_PENDING) from error
+        await record_event(self._session, "organization.export_requested", subject=made)
         return await self.export(made)
 
     async def export(self, export_id: UUID) -> OrganizationExport:

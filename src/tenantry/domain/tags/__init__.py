@@ -2,6 +2,8 @@
 
 from tenantry.domain.tags.controller import TagController
 from tenantry.domain.tags.models import Tag
+from tenantry.domain.tags.schemas import TagChanged
+from tenantry.events.definition import Event
 from tenantry.kernel.feature import Feature, Permission
 
 FEATURE = Feature(
@@ -13,4 +15,9 @@ FEATURE = Feature(
         Permission("tags:write", "Make, change and delete tags.", roles=("admin", "member")),
     ),
     identifiers={"tag_id": Tag},
+    events=(
+        Event("tag.created", "A tag was made."),
+        Event("tag.updated", "A tag was changed.", TagChanged),
+        Event("tag.deleted", "A tag was deleted."),
+    ),
 )

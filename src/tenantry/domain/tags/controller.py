@@ -42,7 +42,7 @@ class TagController(Controller):
     @post("/", operation_id="CreateTag", summary="Make a tag", guards=[requires_permission("tags:write")])
     async def create_tag(self, tags_service: Injected[TagService], data: Annotated[TagCreate, Body()]) -> TagRead:
         """Make a tag; its slug follows from its name."""
-        return to_struct(await tags_service.create({"name": data.name, "description": data.description}), TagRead)
+        return to_struct(await tags_service.make(name=data.name, description=data.description), TagRead)
 
     @get("/{tag_id:uuid}", operation_id="GetTag", summary="Get a tag", guards=[requires_permission("tags:read")])
     async def get_tag(self, tags_service: Injected[TagService], tag_id: FromPath[UUID]) -> TagRead:
@@ -56,11 +56,11 @@ class TagController(Controller):
         self, tags_service: Injected[TagService], tag_id: FromPath[UUID], data: Annotated[TagUpdate, Body()]
     ) -> TagRead:
         """Change what is sent, and nothing else."""
-        return to_struct(await tags_service.update(changes(data), item_id=tag_id), TagRead)
+        return to_struct(await tags_service.change(tag_id, changes(data)), TagRead)
 
     @delete(
         "/{tag_id:uuid}", operation_id="DeleteTag", summary="Delete a tag", guards=[requires_permission("tags:write")]
     )
     async def delete_tag(self, tags_service: Injected[TagService], tag_id: FromPath[UUID]) -> None:
         """Delete a tag, and take it off every team."""
-        await tags_service.delete(tag_id)
+        await tags_service.remove(tag_id)

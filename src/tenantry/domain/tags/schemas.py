@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
+from tenantry.events.definition import Payload
 from tenantry.kernel.schema import UNSET, BaseStruct, Description, ShortText, UnsetType, Update
 
-__all__ = ("TagBrief", "TagCreate", "TagRead", "TagUpdate")
+__all__ = ("TagBrief", "TagChanged", "TagCreate", "TagRead", "TagUpdate")
 
 
 class TagBrief(BaseStruct):
@@ -30,3 +32,9 @@ class TagCreate(BaseStruct):
 class TagUpdate(Update):
     name: ShortText | UnsetType = UNSET
     description: Description | UnsetType | None = UNSET
+
+
+class TagChanged(Payload):
+    """Of the event: which fields have another value now."""
+
+    fields: list[Literal["name", "slug", "description"]]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 
 from tenantry.domain.tags.models import Tag
+from tenantry.events.record import record_event
 from tenantry.kernel.errors import ValidationFailedException
-from tenantry.kernel.service import Service, create_service_provider
+from tenantry.kernel.service import Service, changed_fields, create_service_provider
 from tenantry.kernel.text import slugify
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from advanced_alchemy.service import ModelDictT
 
 __all__ = ("TagService", "provide_tags")
@@ -25,6 +28,45 @@ class TagService(Service[Tag]):
 
     repository_type = Repo
     match_fields = ["slug"]
+
+    async def make(self, *, name: str, description: str | None = None) -> Tag:
+        """A new tag.
+
+        Raises:
+            ValidationFailedException: nothing of the name can be kept.
+            advanced_alchemy.exceptions.DuplicateKeyError: there is such a tag.
+        """
+        tag = await self.create({"name": name, "description": description})
+        await record_event(self.repository.session, "tag.created", subject=tag.id)
+        return tag
+
+    async def change(self, tag_id: UUID, changes: dict[str, Any]) -> Tag:
+        """Change what is in `changes`.
+
+        Raises:
+            ValidationFailedException: nothing of the name can be kept.
+            advanced_alchemy.exceptions.NotFoundError: there is no such tag.
+            advanced_alchemy.exceptions.DuplicateKeyError: there is a tag of that name.
+        """
+        if "name" in changes:
+            changes = changes | {"slug": tag_slug(changes["name"])}
+        tag = await self.get(tag_id)
+        changed = changed_fields(tag, changes)
+        for field in changed:
+            setattr(tag, field, changes[field])
+        await self.flush()
+        if changed:
+            await record_event(self.repository.session, "tag.updated", subject=tag_id, payload={"fields": changed})
+        return tag
+
+    async def remove(self, tag_id: UUID) -> None:
+        """Delete a tag.
+
+        Raises:
+            advanced_alchemy.exceptions.NotFoundError: there is no such tag.
+        """
+        await self.delete(tag_id)
+        await record_event(self.repository.session, "tag.deleted", subject=tag_id)
 
     async def to_model_on_create(self, data: ModelDictT[Tag]) -> ModelDictT[Tag]:
         return self._populate_model(data)

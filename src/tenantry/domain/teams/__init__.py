@@ -2,6 +2,8 @@
 
 from tenantry.domain.teams.controller import TeamController, TeamMemberController
 from tenantry.domain.teams.models import Team, TeamMember
+from tenantry.domain.teams.schemas import MemberLeft, MemberPlaced, TeamChanged, TeamFounded
+from tenantry.events.definition import Event
 from tenantry.kernel.feature import Feature, Permission
 
 FEATURE = Feature(
@@ -14,4 +16,12 @@ FEATURE = Feature(
         Permission("teams:manage", "Run every team, whoever owns it."),
     ),
     identifiers={"team_id": Team},
+    events=(
+        Event("team.created", "A team was made.", TeamFounded),
+        Event("team.updated", "A team was changed.", TeamChanged),
+        Event("team.deleted", "A team was deleted."),
+        Event("team.member_added", "A user was put into a team.", MemberPlaced),
+        Event("team.member_role_changed", "A member of a team was given another role in it.", MemberPlaced),
+        Event("team.member_removed", "A user was taken out of a team, or left it.", MemberLeft),
+    ),
 )

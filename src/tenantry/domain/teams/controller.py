@@ -102,7 +102,7 @@ class TeamController(Controller):
     ) -> None:
         """Delete a team; its members stay in the organization."""
         await teams.require_manager(team_id, principal_of(request))
-        await teams.delete(team_id)
+        await teams.remove(team_id)
 
 
 class TeamMemberController(Controller):

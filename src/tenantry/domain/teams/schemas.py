@@ -9,9 +9,21 @@ from uuid import UUID
 from msgspec import Meta
 
 from tenantry.domain.tags.schemas import TagBrief
+from tenantry.events.definition import Payload
 from tenantry.kernel.schema import UNSET, BaseStruct, Description, ShortText, Slug, UnsetType, Update
 
-__all__ = ("MemberCreate", "MemberRead", "MemberUpdate", "TeamCreate", "TeamRead", "TeamUpdate")
+__all__ = (
+    "MemberCreate",
+    "MemberLeft",
+    "MemberPlaced",
+    "MemberRead",
+    "MemberUpdate",
+    "TeamChanged",
+    "TeamCreate",
+    "TeamFounded",
+    "TeamRead",
+    "TeamUpdate",
+)
 
 TeamRole = Literal["owner", "admin", "member"]
 TagNames = Annotated[list[ShortText], Meta(max_length=20)]
@@ -62,3 +74,29 @@ class MemberCreate(BaseStruct):
 
 class MemberUpdate(Update):
     role: TeamRole | UnsetType = UNSET
+
+
+class TeamFounded(Payload):
+    """Of the event."""
+
+    owner_id: UUID
+    tag_ids: list[UUID]
+
+
+class TeamChanged(Payload):
+    """Of the event: which fields have another value now."""
+
+    fields: list[Literal["name", "slug", "description", "is_active", "tags"]]
+
+
+class MemberPlaced(Payload):
+    """Of the event."""
+
+    user_id: UUID
+    role: TeamRole
+
+
+class MemberLeft(Payload):
+    """Of the event."""
+
+    user_id: UUID

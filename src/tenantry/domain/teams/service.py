@@ -6,7 +6,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
-from sqlalchemy import func, select
+from sqlalchemy import func, inspect, select
 from sqlalchemy.orm import joinedload, load_only, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -14,6 +14,7 @@ from tenantry.domain.identity.users.models import User
 from tenantry.domain.tags.models import Tag
 from tenantry.domain.tags.service import tag_slug
 from tenantry.domain.teams.models import Team, TeamMember
+from tenantry.events.record import record_event
 from tenantry.kernel.errors import (
     ConflictException,
     PermissionDeniedException,
@@ -21,7 +22,7 @@ from tenantry.kernel.errors import (
     ValidationFailedException,
     define_problem,
 )
-from tenantry.kernel.service import Service, create_service_provider
+from tenantry.kernel.service import Service, changed_fields, create_service_provider
 from tenantry.kernel.text import slugify
 
 if TYPE_CHECKING:
@@ -54,14 +55,25 @@ class TeamService(Service[Team]):
             ValidationFailedException: nothing of the name or of a tag can be made a slug.
             advanced_alchemy.exceptions.DuplicateKeyError: the slug is taken.
         """
-        team = Team(
-            name=name,
-            slug=slug or await self._free_slug(name),
-            description=description,
-            tags=await self._tags(tags),
-            members=[TeamMember(user_id=owner_id, role="owner")],
+        carried = await self._tags(tags)
+        fresh = _fresh(carried)
+        team = await self.create(
+            Team(
+                name=name,
+                slug=slug or await self._free_slug(name),
+                description=description,
+                tags=carried,
+                members=[TeamMember(user_id=owner_id, role="owner")],
+            )
         )
-        return await self.create(team)
+        await self._record_tags(fresh)
+        await record_event(
+            self.repository.session,
+            "team.created",
+            subject=team.id,
+            payload={"owner_id": owner_id, "tag_ids": [tag.id for tag in carried]},
+        )
+        return team
 
     async def change(self, team_id: UUID, changes: dict[str, Any]) -> Team:
         """Change what is in `changes`; `tags`, if there, replaces all of them.
@@ -72,12 +84,30 @@ class TeamService(Service[Team]):
         """
         tags = changes.pop("tags", None)
         team = await self.get(team_id)
+        changed = changed_fields(team, changes)
+        fresh: list[Tag] = []
         if tags is not None:
-            team.tags = await self._tags(tags)
+            carried = await self._tags(tags)
+            fresh = _fresh(carried)
+            if {tag.slug for tag in carried} != {tag.slug for tag in team.tags}:
+                changed.append("tags")
+            team.tags = carried
         for name, value in changes.items():
             setattr(team, name, value)
         await self.flush()
+        await self._record_tags(fresh)
+        if changed:
+            await record_event(self.repository.session, "team.updated", subject=team_id, payload={"fields": changed})
         return team
+
+    async def remove(self, team_id: UUID) -> None:
+        """Delete a team.
+
+        Raises:
+            advanced_alchemy.exceptions.NotFoundError: there is no such team.
+        """
+        await self.delete(team_id)
+        await record_event(self.repository.session, "team.deleted", subject=team_id)
 
     async def require_manager(self, team_id: UUID, principal: Principal) -> None:
         """Let pass who may run every team, or owns or administers this one.
@@ -102,12 +132,21 @@ class TeamService(Service[Team]):
         wanted = {tag_slug(name, field="tags"): name for name in names}
         return [await Tag.as_unique_async(session, name=name, slug=slug) for slug, name in sorted(wanted.items())]
 
+    async def _record_tags(self, fresh: list[Tag]) -> None:
+        for tag in fresh:
+            await record_event(self.repository.session, "tag.created", subject=tag.id)
+
     async def _free_slug(self, name: str) -> str:
         slug = slugify(name) or "team"
         if await self.exists(slug=slug):
             # Another team of that name. Two at once are still told apart by the constraint, and one gets a 409.
             slug = f"{slug[:54]}-{secrets.token_hex(4)}"
         return slug
+
+
+def _fresh(tags: list[Tag]) -> list[Tag]:
+    """Those that are to be made with the next flush."""
+    return [tag for tag in tags if not inspect(tag).persistent]
 
 
 class TeamMemberService(Service[TeamMember]):
@@ -130,6 +169,7 @@ class TeamMemberService(Service[TeamMember]):
             raise ValidationFailedException.of("userId", "Expected the id of an active user of this organization.")
         member = await self.create(TeamMember(team_id=team_id, user_id=user_id, role=role))
         set_committed_value(member, "user", user)
+        await self._record("team.member_added", team_id, user_id=user_id, role=role)
         return member
 
     async def member(self, team_id: UUID, user_id: UUID) -> TeamMember:
@@ -154,8 +194,10 @@ class TeamMemberService(Service[TeamMember]):
         member = await self.member(team_id, user_id)
         if member.role == "owner" and role != "owner":
             await self._require_another_owner(team_id, user_id)
-        member.role = role
+        before, member.role = member.role, role
         await self.flush()
+        if role != before:
+            await self._record("team.member_role_changed", team_id, user_id=user_id, role=role)
         return member
 
     async def leave(self, team_id: UUID, user_id: UUID) -> None:
@@ -171,6 +213,10 @@ class TeamMemberService(Service[TeamMember]):
             await self._require_another_owner(team_id, user_id)
         await self.repository.session.delete(member)
         await self.flush()
+        await self._record("team.member_removed", team_id, user_id=user_id)
+
+    async def _record(self, name: str, team_id: UUID, **payload: Any) -> None:
+        await record_event(self.repository.session, name, subject=team_id, payload=payload)
 
     async def _lock(self, team_id: UUID) -> None:
         # Two owners who leave at the same moment go one after the other, so that the second finds itself the last.

@@ -1,8 +1,18 @@
 """Invitations: how a person without a password gets one."""
 
 from tenantry.domain.identity.invitations.controller import InvitationController
+from tenantry.domain.identity.invitations.jobs import forget_old_invitations
 from tenantry.domain.identity.invitations.models import Invitation
+from tenantry.domain.identity.invitations.schemas import InvitationOf
 from tenantry.domain.identity.invitations.service import invite_owner
+from tenantry.events.definition import Event
 from tenantry.kernel.feature import Feature
 
-FEATURE = Feature(name="invitations", controllers=(InvitationController,), models=(Invitation,), provision=invite_owner)
+FEATURE = Feature(
+    name="invitations",
+    controllers=(InvitationController,),
+    models=(Invitation,),
+    provision=invite_owner,
+    jobs=(forget_old_invitations,),
+    events=(Event("invitation.accepted", "An invited person has set a password.", InvitationOf),),
+)

@@ -9,6 +9,7 @@ from sqlalchemy import Select, func, insert, select
 
 from tenantry.domain.identity.invitations.models import Invitation
 from tenantry.domain.identity.users.models import User
+from tenantry.events.record import record_event, user_actor
 from tenantry.kernel.errors import ClientException, define_problem
 from tenantry.kernel.security import INVITATION, Credential, InvalidCredential, PasswordHasher
 from tenantry.kernel.security.policy import check_new_password
@@ -91,6 +92,13 @@ class Invitations:
             # Whoever holds the invitation has read mail at the address, or was handed it by the operator.
             user.is_verified, user.verified_at, user.last_login_at = True, now, now
             await session.flush()
+            await record_event(
+                session,
+                "invitation.accepted",
+                subject=invitation.id,
+                payload={"user_id": user.id},
+                actor=user_actor(user.id),
+            )
             return await self._authenticator.open_session(session, tenant, user.id, user_agent=user_agent)
 
     async def _invited(self, tenant: TenantContext, digest: bytes) -> User:

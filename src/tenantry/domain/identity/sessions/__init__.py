@@ -1,8 +1,11 @@
 """Signing in and out."""
 
 from tenantry.domain.identity.sessions.controller import SessionController
+from tenantry.domain.identity.sessions.jobs import forget_ended_sessions
 from tenantry.domain.identity.sessions.models import SpentRefreshToken, UserSession
+from tenantry.domain.identity.sessions.schemas import SessionOf
 from tenantry.domain.identity.sessions.service import read_last_activity
+from tenantry.events.definition import Event
 from tenantry.kernel.feature import Feature
 
 FEATURE = Feature(
@@ -10,4 +13,12 @@ FEATURE = Feature(
     controllers=(SessionController,),
     models=(UserSession, SpentRefreshToken),
     usage=read_last_activity,
+    jobs=(forget_ended_sessions,),
+    events=(
+        Event("session.opened", "A user has signed in.", SessionOf),
+        Event("session.ended", "A user has signed out.", SessionOf),
+        Event(
+            "session.revoked", "A spent refresh token was used again, a sign of theft: the session ended.", SessionOf
+        ),
+    ),
 )

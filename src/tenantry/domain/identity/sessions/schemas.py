@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from uuid import UUID
 
 from msgspec import Meta
 
+from tenantry.events.definition import Payload
 from tenantry.kernel.schema import BaseStruct, Email, Password, Slug
 
-__all__ = ("LoginPayload", "RefreshPayload", "TokenResponse")
+__all__ = ("LoginPayload", "RefreshPayload", "SessionOf", "TokenResponse")
 
 Credential = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")]
 
@@ -32,3 +34,9 @@ class TokenResponse(BaseStruct):
     expires_in: int
     """Seconds."""
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - a kind of token, not one
+
+
+class SessionOf(Payload):
+    """Of the event: whose session it is."""
+
+    user_id: UUID

@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 from tenantry.domain.identity.sessions.models import SpentRefreshToken, UserSession
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.service import UserService
+from tenantry.events.record import SYSTEM, record_event, user_actor
 from tenantry.kernel.errors import NotAuthenticatedException
 from tenantry.kernel.schema import normalize_email
 from tenantry.kernel.security import (
@@ -61,11 +62,15 @@ class UserSessionService(Service[UserSession]):
 
     async def revoke(self, session_id: UUID) -> None:
         """End one session; its access tokens are refused from the next request on."""
-        await self.repository.session.execute(
+        session = self.repository.session
+        user_id = await session.scalar(
             update(UserSession)
             .where(UserSession.id == session_id, UserSession.revoked_at.is_(None))
             .values(revoked_at=func.now())
+            .returning(UserSession.user_id)
         )
+        if user_id is not None:
+            await record_event(session, "session.ended", subject=session_id, payload={"user_id": user_id})
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +190,10 @@ class Authenticator:
             if found is not None and found.refresh_digest != parsed.digest:
                 found.revoked_at = datetime.datetime.now(datetime.UTC)
                 stolen = True
+                # Whoever has used it: not the user, for all that is known.
+                await record_event(
+                    session, "session.revoked", subject=found.id, payload={"user_id": found.user_id}, actor=SYSTEM
+                )
             elif found is not None:
                 session.add(SpentRefreshToken(session_id=found.id, digest=found.refresh_digest))
                 issued = self._rotate(found, tenant)
@@ -217,6 +226,9 @@ class Authenticator:
         issued = self._rotate(opened, tenant)
         session.add(opened)
         await session.flush()
+        await record_event(
+            session, "session.opened", subject=opened.id, payload={"user_id": user_id}, actor=user_actor(user_id)
+        )
         return issued
 
     def _rotate(self, session: UserSession, tenant: TenantContext) -> Issued:

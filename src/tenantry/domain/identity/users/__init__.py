@@ -2,7 +2,9 @@
 
 from tenantry.domain.identity.users.controller import UserController
 from tenantry.domain.identity.users.models import User
+from tenantry.domain.identity.users.schemas import UserChanged, UserRoles
 from tenantry.domain.identity.users.service import count_users, create_owner
+from tenantry.events.definition import Event
 from tenantry.kernel.feature import Feature, Permission
 
 FEATURE = Feature(
@@ -16,4 +18,11 @@ FEATURE = Feature(
     identifiers={"user_id": User},
     provision=create_owner,
     usage=count_users,
+    events=(
+        Event("user.created", "A user was added to the organization.", UserRoles),
+        Event("user.updated", "A user's profile was changed.", UserChanged),
+        Event("user.roles_changed", "A user was given other roles.", UserRoles),
+        Event("user.activated", "A user was let in again."),
+        Event("user.deactivated", "A user was shut out, and their sessions ended."),
+    ),
 )

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from msgspec import Meta, field
 
+from tenantry.events.definition import Payload
 from tenantry.kernel.schema import END, UNSET, BaseStruct, Email, Password, ShortText, Slug, UnsetType, Update
 
-__all__ = ("MeRead", "MeTeam", "MeUpdate", "RoleBrief", "UserBrief", "UserCreate", "UserRead", "UserUpdate")
+__all__ = (
+    "MeRead",
+    "MeTeam",
+    "MeUpdate",
+    "RoleBrief",
+    "UserBrief",
+    "UserChanged",
+    "UserCreate",
+    "UserRead",
+    "UserRoles",
+    "UserUpdate",
+)
 
 AvatarUrl = Annotated[str, Meta(min_length=1, max_length=500, pattern=rf"^https?://[^\s\x00-\x1f]+{END}")]
 Roles = Annotated[list[Slug], Meta(max_length=20)]
@@ -74,3 +86,15 @@ class UserUpdate(Update):
 class MeUpdate(Update):
     name: ShortText | UnsetType | None = UNSET
     avatar_url: AvatarUrl | UnsetType | None = UNSET
+
+
+class UserRoles(Payload):
+    """Of the event: the roles that the user has now."""
+
+    role_ids: list[UUID]
+
+
+class UserChanged(Payload):
+    """Of the event: which fields have another value now."""
+
+    fields: list[Literal["name", "avatar_url"]]

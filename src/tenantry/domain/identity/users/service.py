@@ -10,9 +10,10 @@ from sqlalchemy.orm import raiseload, undefer_group
 
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.roles.models import Role, UserRole
+from tenantry.events.record import record_event
 from tenantry.kernel.errors import ConflictException, ValidationFailedException, define_problem
 from tenantry.kernel.schema import normalize_email
-from tenantry.kernel.service import Service
+from tenantry.kernel.service import Service, changed_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,6 +75,7 @@ class UserService(Service[User]):
         user = await self.create({"email": email, "hashed_password": hashed_password, "name": name})
         user.roles = [UserRole(role=role) for role in found]
         await self.flush()
+        await self._record("user.created", user.id, role_ids=[role.id for role in found])
         return user
 
     async def change(self, user_id: UUID, changes: dict[str, Any]) -> User:
@@ -85,6 +87,8 @@ class UserService(Service[User]):
         """
         slugs = changes.pop("roles", None)
         user = await self.get(user_id)
+        changed = changed_fields(user, changes)
+        granted: list[Role] | None = None
         if slugs is not None or changes.get("is_active") is False:
             found = await self.roles_by_slug(slugs) if slugs is not None else None
             stays_owner = (
@@ -94,13 +98,26 @@ class UserService(Service[User]):
                 await self._require_another_owner(user_id)
             if found is not None:
                 held = {held.role_id: held for held in user.roles}
+                granted = found if held.keys() != {role.id for role in found} else None
                 user.roles = [held.get(role.id) or UserRole(role=role) for role in found]
         for name, value in changes.items():
             setattr(user, name, value)
         await self.flush()
         if changes.get("is_active") is False:
             await self.repository.session.execute(_END_SESSIONS, {"user_id": user_id})
+        await self._record_change(user, changed, granted)
         return user
+
+    async def _record_change(self, user: User, changed: list[str], granted: list[Role] | None) -> None:
+        if granted is not None:
+            await self._record("user.roles_changed", user.id, role_ids=[role.id for role in granted])
+        if "is_active" in changed:
+            await self._record("user.activated" if user.is_active else "user.deactivated", user.id)
+        if fields := [field for field in changed if field != "is_active"]:
+            await self._record("user.updated", user.id, fields=fields)
+
+    async def _record(self, name: str, user_id: UUID, **payload: Any) -> None:
+        await record_event(self.repository.session, name, subject=user_id, payload=payload)
 
     async def roles_by_slug(self, slugs: list[str], *, field: str = "roles") -> list[Role]:
         """Those roles, each once.

@@ -1,0 +1,1 @@
+"""What has happened in an organization: written down with the data that it happened to, and handed to jobs."""

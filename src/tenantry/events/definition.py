@@ -1,0 +1,193 @@
+"""Events: what they are called, what they say, and which jobs they are handed to.
+
+A package declares what its services record in its manifest, each with the struct of its payload:
+
+    class MemberAdded(Payload):
+        user_id: UUID
+        role: Literal["owner", "admin", "member"]
+
+    FEATURE = Feature(name="teams", events=(Event("team.member_added", "A user was put into a team.", MemberAdded),))
+
+and another one, or the same, which job is enqueued with it: `handlers={"team.member_added": greet}`, or `"*"` for all
+of them. Such a job has one argument: `async def greet(event: RecordedEvent, users: UserService) -> None`.
+
+A payload holds ids, numbers, truth values and words of our own (`Literal`), never text of anybody's: what a trail says
+of a person is gone with the person's account, without a row of the trail being changed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import msgspec
+from msgspec import inspect
+
+from tenantry.jobs.definition import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tenantry.kernel.feature import Feature
+
+__all__ = (
+    "EVERY",
+    "Event",
+    "EventCatalogue",
+    "Payload",
+    "RecordedEvent",
+    "current_catalogue",
+    "use_catalogue",
+    "using_catalogue",
+)
+
+EVERY = "*"
+"""In place of a name: all events."""
+
+_NAME = re.compile(r"[a-z][a-z_]{0,40}\.[a-z][a-z_]{0,40}")
+
+
+class Payload(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What an event says besides its subject; as it is, nothing."""
+
+
+class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event, as the jobs that it is handed to get it."""
+
+    id: UUID
+    """The same in every attempt of every job."""
+    name: str
+    actor: str
+    """`user:<id>`, `api_key:<id>`, `operator`, `job:<name>` or `system`."""
+    subject: UUID
+    """What it happened to: the first word of its name says what that is."""
+    payload: dict[str, Any]
+    """Of JSON."""
+    request_id: str | None
+    occurred_at: datetime.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that can happen, named `<resource>.<verb>`, the verb in the past.
+
+    Raises:
+        ValueError: it is not named like that.
+        TypeError: its payload could hold somebody's text.
+    """
+
+    name: str
+    description: str
+    payload: type[Payload] = Payload
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"event {self.name!r}: expected a name such as 'team.member_added'")
+        described = inspect.type_info(self.payload)
+        if not isinstance(described, inspect.StructType):
+            raise TypeError(f"event {self.name!r}: expected a struct as its payload, got {self.payload!r}")
+        for field in described.fields:
+            if not _is_impersonal(field.type):
+                raise TypeError(
+                    f"event {self.name!r}: its field {field.name!r} could hold personal data; expected an id, a number,"
+                    " a truth value, a Literal, or a list of these"
+                )
+
+
+_IMPERSONAL = (inspect.UUIDType, inspect.IntType, inspect.BoolType, inspect.NoneType, inspect.LiteralType)
+
+
+def _is_impersonal(kind: inspect.Type) -> bool:
+    if isinstance(kind, inspect.UnionType):
+        return all(_is_impersonal(each) for each in kind.types)
+    if isinstance(kind, inspect.ListType | inspect.VarTupleType):
+        return _is_impersonal(kind.item_type)
+    return isinstance(kind, _IMPERSONAL)
+
+
+class EventCatalogue:
+    """All events, and which jobs each is handed to: the union of all features' manifests."""
+
+    def __init__(self, features: Iterable[Feature]) -> None:
+        """Read the manifests.
+
+        Raises:
+            ValueError: two features declare one event, or a job is to handle one that nobody declares.
+            TypeError: a handler is no job that takes an event.
+        """
+        features = tuple(features)
+        events: dict[str, Event] = {}
+        for feature in features:
+            for event in feature.events:
+                if event.name in events:
+                    raise ValueError(f"the event {event.name!r} is declared twice")
+                events[event.name] = event
+        self.events: Mapping[str, Event] = events
+        handlers: dict[str, list[Job]] = {}
+        for feature in features:
+            for name, job in feature.handlers.items():
+                if name != EVERY and name not in events:
+                    raise ValueError(f"feature {feature.name!r}: there is no event {name!r} to handle")
+                _check_handler(job)
+                handlers.setdefault(name, []).append(job)
+        every = handlers.get(EVERY, [])
+        self._handlers = {name: (*handlers.get(name, ()), *every) for name in events}
+
+    def event(self, name: str) -> Event:
+        """The event of that name.
+
+        Raises:
+            LookupError: no feature declares it.
+        """
+        if (found := self.events.get(name)) is None:
+            raise LookupError(f"no feature declares an event {name!r}")
+        return found
+
+    def handlers(self, name: str) -> tuple[Job, ...]:
+        """The jobs that are enqueued with it."""
+        return self._handlers[name]
+
+
+def _check_handler(job: Any) -> None:
+    if not isinstance(job, Job) or job.platform:
+        raise TypeError(f"expected a tenant's job to handle an event, got {job!r}")
+    arguments = [(field.name, field.type) for field in msgspec.structs.fields(job.arguments)]
+    if arguments != [("event", RecordedEvent)]:
+        raise TypeError(f"job {job.name!r}: expected 'event: RecordedEvent' as its one argument, to handle an event")
+
+
+_catalogue: EventCatalogue | None = None
+
+
+def use_catalogue(catalogue: EventCatalogue | None) -> EventCatalogue | None:
+    """Record by this catalogue from now on, in this process; the one before. `tenantry.features` does so."""
+    # The services that record are below the list of features, as routes are not: they cannot ask it.
+    global _catalogue
+    before, _catalogue = _catalogue, catalogue
+    return before
+
+
+@contextmanager
+def using_catalogue(catalogue: EventCatalogue) -> Iterator[None]:
+    """Record by another one inside the block: for tests of handlers."""
+    before = use_catalogue(catalogue)
+    try:
+        yield
+    finally:
+        use_catalogue(before)
+
+
+def current_catalogue() -> EventCatalogue:
+    """The catalogue of this process.
+
+    Raises:
+        RuntimeError: nothing has imported `tenantry.features`.
+    """
+    if _catalogue is None:
+        raise RuntimeError("there is no catalogue of events: a process that records imports tenantry.features")
+    return _catalogue
