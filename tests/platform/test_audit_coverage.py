@@ -212,6 +212,27 @@ async def _(api: World) -> Act:
     return Act(await _rollout(api, "cancel"))
 
 
+async def _outbox_row(api: World, status: str) -> dict[str, str]:
+    """A job of the platform's that no worker takes: there is none here."""
+    async with as_admin(api.addresses) as admin:
+        job_id = await admin.fetchval(
+            "INSERT INTO platform.outbox (id, name, arguments, status, due, retries, timeout, meta, created_at,"
+            " updated_at) VALUES (gen_random_uuid(), 'probe', '{}', $1, now(), 2, 60, '{}', now(), now()) RETURNING id",
+            status,
+        )
+    return {"job_id": str(job_id)}
+
+
+@_prepares("RetryJob")
+async def _(api: World) -> Act:
+    return Act(await _outbox_row(api, "dead"))
+
+
+@_prepares("CancelJob")
+async def _(api: World) -> Act:
+    return Act(await _outbox_row(api, "pending"))
+
+
 @pytest.fixture(scope="module")
 async def watched(template: Template, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     addresses = await clone_database(template)

@@ -329,8 +329,10 @@ async def test_every_table_of_the_control_plane_that_names_tenants_is_one_that_t
     assert {table["name"] for table in tables} == {
         "audit_entry",
         "operation",
+        "outbox",
         "purge_certificate",
         "rollout_tenant",
+        "schedule",
     }
 
 
@@ -350,10 +352,25 @@ async def test_what_the_control_plane_has_noted_about_its_rows_is_emptied(api: W
                 rollout,
                 tenant.id,
             )
+            await admin.execute(
+                "INSERT INTO platform.outbox (id, tenant_id, name, arguments, status, due, retries, timeout, meta,"
+                " created_at, updated_at) VALUES (gen_random_uuid(), $1, 'send_mail', '{\"to\": \"ann@example.com\"}',"
+                " 'pending', now(), 2, 60, '{}', now(), now())",
+                tenant.id,
+            )
+            await admin.execute(
+                "INSERT INTO platform.schedule (id, tenant_id, name, enabled, timezone, next_run_at, created_at,"
+                " updated_at) VALUES (gen_random_uuid(), $1, 'nightly', true, 'UTC', now(), now(), now())",
+                tenant.id,
+            )
         got = await _purge(api, acme)
+        assert await admin.fetchval("SELECT array_agg(DISTINCT tenant_id) FROM platform.outbox") == [globex.id]
+        assert await admin.fetchval("SELECT array_agg(DISTINCT tenant_id) FROM platform.schedule") == [globex.id]
         assert got["certificate"]["removed"]["controlPlane"] == {
             "operations": 1,
             "rolloutTenants": 1,
+            "jobs": 1,
+            "schedules": 1,
             "tenantFields": 6,
         }
         rows = await admin.fetch("SELECT tenant_id, error, statement FROM platform.rollout_tenant")

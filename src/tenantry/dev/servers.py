@@ -10,6 +10,7 @@ without starting anything: `running_elsewhere()` says whether there is a server 
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -106,6 +107,8 @@ def delete_home(home: Path) -> None:
         server.delete()
     for name in _FILES:
         (home / name).unlink(missing_ok=True)
+    # What was stored is the deployment's data like any other; where the storage is a bucket, there is nothing here.
+    shutil.rmtree(home / "storage", ignore_errors=True)
     for log in (home / "logs").glob("*.log*"):
         log.unlink()
     if (home / "logs").is_dir() and not any((home / "logs").iterdir()):

@@ -19,6 +19,7 @@ import datetime
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from sqlalchemy import select
 
 from tenantry.jobs.definition import Discard
@@ -107,18 +108,19 @@ class JobBox:
             """Nobody looks."""
 
         try:
-            return await attempt(
-                self._database,
-                self._control if tenant is None else tenant.write_scope,
-                job,
-                entry=entry.id,
-                job_id=str(entry.id),
-                number=1,
-                tenant=tenant,
-                arguments=entry.arguments,
-                meta=entry.meta,
-                report=report,
-            )
+            with structlog.contextvars.bound_contextvars(**entry.meta, job=str(entry.id), job_name=job.name):
+                return await attempt(
+                    self._database,
+                    self._control if tenant is None else tenant.write_scope,
+                    job,
+                    entry=entry.id,
+                    job_id=str(entry.id),
+                    number=1,
+                    tenant=tenant,
+                    arguments=entry.arguments,
+                    meta=entry.meta,
+                    report=report,
+                )
         except Discard:
             async with self._database.transaction(self._control) as transaction:
                 row = await transaction.session.get(OutboxEntry, entry.id)

@@ -243,12 +243,16 @@ def _tidy(document: dict[str, Any], pages: dict[str, str]) -> None:
             pending += node
 
 
+_NAMING = frozenset({"tenant"})
+"""Query parameters that name something which may not be there."""
+
+
 def _add_problems(path: str, method: str, operation: dict[str, Any]) -> set[int]:
     """Document the problems that an operation may answer with; returns their statuses."""
     statuses = {429, 503}
     if operation.get("security"):
         statuses |= {401, 403}
-    if "{" in path:
+    if "{" in path or any(parameter.get("name") in _NAMING for parameter in operation.get("parameters") or ()):
         statuses.add(404)
     if operation.get("parameters"):
         statuses.add(422)

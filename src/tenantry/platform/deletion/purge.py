@@ -11,11 +11,12 @@ import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
-from sqlalchemy import exists, func, null, or_, select, update
+from sqlalchemy import delete, exists, func, null, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid7
 
+from tenantry.jobs.models import OutboxEntry, ScheduleEntry
 from tenantry.kernel.errors import ConflictException
 from tenantry.platform.audit.models import AuditEntry
 from tenantry.platform.audit.service import PROVISIONER, record
@@ -243,7 +244,18 @@ async def _scrub(work: Work, tenant: Tenant) -> dict[str, int]:
         .values(error=None, statement=None)
         .returning(RolloutTenant.id)
     )
-    emptied = {"operations": len(operations.all()), "rolloutTenants": len(rollouts.all())}
+    jobs = await work.session.scalars(
+        delete(OutboxEntry).where(OutboxEntry.tenant_id == work.tenant_id).returning(OutboxEntry.id)
+    )
+    schedules = await work.session.scalars(
+        delete(ScheduleEntry).where(ScheduleEntry.tenant_id == work.tenant_id).returning(ScheduleEntry.id)
+    )
+    emptied = {
+        "operations": len(operations.all()),
+        "rolloutTenants": len(rollouts.all()),
+        "jobs": len(jobs.all()),
+        "schedules": len(schedules.all()),
+    }
     transition(tenant, "purge")
     changes = {
         "slug": tombstone_slug(tenant.id),
@@ -269,7 +281,11 @@ async def _unscrubbed(work: Work) -> dict[str, int]:
         " FROM platform.tenant WHERE id = $1",
         work.tenant_id,
     )
+    jobs = select(OutboxEntry.id).where(OutboxEntry.tenant_id == work.tenant_id)
+    schedules = select(ScheduleEntry.id).where(ScheduleEntry.tenant_id == work.tenant_id)
     return {
+        "jobs": len((await work.session.scalars(jobs)).all()),
+        "schedules": len((await work.session.scalars(schedules)).all()),
         "operations": len((await work.session.scalars(operations)).all()),
         "rolloutTenants": len((await work.session.scalars(rollouts)).all()),
         "tenantFields": row["fields"] if row is not None else 0,
