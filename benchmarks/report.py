@@ -10,6 +10,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.jobs import table as jobs_table
 from benchmarks.provisioning import table as provisioning_table
 from benchmarks.rollouts import table as rollouts_table
 
@@ -78,6 +79,8 @@ def tables(result: Result) -> Iterator[RenderableType]:
         yield provisioning_table(result.provisioning)
     if result.rollouts is not None:
         yield rollouts_table(result.rollouts)
+    if result.jobs is not None:
+        yield jobs_table(result.jobs)
 
 
 def _aim(ratio: Ratio) -> Text:

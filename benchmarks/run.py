@@ -15,6 +15,7 @@ import msgspec
 import psutil
 
 from benchmarks.deployment import POSTGRES_SETTINGS, TAGS, TEAMS, Deployment, open_deployment
+from benchmarks.jobs import Jobs, measure_jobs
 from benchmarks.load import ClientName, choose_client, run_load, write_requests
 from benchmarks.measure import TARGETS, Burst, Ratio, Summary, compare, measure, summarize
 from benchmarks.profiling import PARTS, Profile, share
@@ -59,6 +60,7 @@ class Result(msgspec.Struct, frozen=True):
     rounds: dict[str, list[Burst]]
     rollouts: Rollouts | None = None
     provisioning: Provisioning | None = None
+    jobs: Jobs | None = None
 
 
 Progress = Callable[[str, int, int], None]
@@ -116,6 +118,8 @@ def run(options: Options, progress: Progress = lambda *_: None) -> Result:
         )
         # Last: it changes every schema, and puts it back.
         rollouts = measure_rollouts(deployment, rounds=min(options.rounds, 3), progress=progress)
+    # On a Valkey of its own, which the deployment's servers do not share.
+    jobs = measure_jobs(rounds=options.rounds, progress=progress)
     return Result(
         at=dt.datetime.now(dt.UTC),
         options=options,
@@ -133,6 +137,7 @@ def run(options: Options, progress: Progress = lambda *_: None) -> Result:
         rounds=rounds,
         rollouts=rollouts,
         provisioning=provisioning,
+        jobs=jobs,
     )
 
 

@@ -6,6 +6,7 @@ from tenantry.domain.identity.invitations.models import Invitation
 from tenantry.domain.identity.invitations.schemas import InvitationOf
 from tenantry.domain.identity.invitations.service import invite_owner
 from tenantry.events.definition import Event
+from tenantry.jobs.schedule import Schedule
 from tenantry.kernel.feature import Feature
 
 FEATURE = Feature(
@@ -14,5 +15,6 @@ FEATURE = Feature(
     models=(Invitation,),
     provision=invite_owner,
     jobs=(forget_old_invitations,),
+    schedules=(Schedule(forget_old_invitations, "0 3 * * *", jitter=7200),),
     events=(Event("invitation.accepted", "An invited person has set a password.", InvitationOf),),
 )

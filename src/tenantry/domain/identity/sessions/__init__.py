@@ -6,6 +6,7 @@ from tenantry.domain.identity.sessions.models import SpentRefreshToken, UserSess
 from tenantry.domain.identity.sessions.schemas import SessionOf
 from tenantry.domain.identity.sessions.service import read_last_activity
 from tenantry.events.definition import Event
+from tenantry.jobs.schedule import Schedule
 from tenantry.kernel.feature import Feature
 
 FEATURE = Feature(
@@ -14,6 +15,7 @@ FEATURE = Feature(
     models=(UserSession, SpentRefreshToken),
     usage=read_last_activity,
     jobs=(forget_ended_sessions,),
+    schedules=(Schedule(forget_ended_sessions, "0 3 * * *", jitter=7200),),
     events=(
         Event("session.opened", "A user has signed in.", SessionOf),
         Event("session.ended", "A user has signed out.", SessionOf),
