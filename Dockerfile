@@ -1,9 +1,10 @@
 # syntax=docker/dockerfile:1
 #
-# One image for the API, the provisioner and the migrations; they differ in the command and in the secrets they get:
+# One image for the API, the workers, the provisioner and the migrations; they differ in the command and in the secrets they get:
 #
 #   docker run … tenantry                  the API (`serve`)
 #   docker run … tenantry provisioner      the one process that makes tenants' schemas
+#   docker run … tenantry worker           runs jobs; any number
 #   docker run … tenantry migrate shared   before a new release is rolled out
 #
 # docs/operations.md says which of them gets which secret.
