@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
 #
-# One image for the API, the workers, the provisioner and the migrations; they differ in the command and in the secrets they get:
+# One image for the API, the workers, the provisioner and the migrations; they differ in the command and in the
+# secrets that they get:
 #
 #   docker run … tenantry                  the API (`serve`)
 #   docker run … tenantry provisioner      the one process that makes tenants' schemas
