@@ -249,14 +249,7 @@ async def _import(
         await _require_possible(control, data.slug, data.plan or manifest.tenant.plan)
         with progress.step(f"Uploading {path.name}"):
             await control.storage.put_file(data.key, path)
-    new = NewTenant(
-        slug=data.slug,
-        name=data.name,
-        plan=data.plan,
-        owner_email=data.owner_email,
-        owner_password=data.owner_password,
-        owner_name=data.owner_name,
-    )
+    new = NewTenant.of(data)
     try:
         with progress.step(f"Importing {data.slug}"):
             return await control.lifecycle.import_tenant(data.key, new, actor=cli_actor(), manifest=manifest, wait=wait)

@@ -267,14 +267,7 @@ def clone(
                 owner_password=password,
                 owner_name=owner_name,
             )
-            new = NewTenant(
-                slug=data.slug,
-                name=data.name,
-                plan=data.plan,
-                owner_email=data.owner_email,
-                owner_password=data.owner_password,
-                owner_name=data.owner_name,
-            )
+            new = NewTenant.of(data)
             with Progress(quiet=quiet).step(f"Cloning {slug}"):
                 return await control.lifecycle.clone(slug, new, mask=data.mask_emails, actor=cli_actor(), wait=seconds)
 

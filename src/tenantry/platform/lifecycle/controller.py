@@ -127,14 +127,7 @@ class LifecycleController(Controller):
         if not data.mask_emails:
             _require_trust(request, "a clone that is not masked")
         lifecycle = await _lifecycle(request)
-        new = NewTenant(
-            slug=data.slug,
-            name=data.name,
-            plan=data.plan,
-            owner_email=data.owner_email,
-            owner_password=data.owner_password,
-            owner_name=data.owner_name,
-        )
+        new = NewTenant.of(data)
         return _made(await lifecycle.clone(slug, new, mask=data.mask_emails, actor=actor_of(request)))
 
 
@@ -159,14 +152,7 @@ class ImportController(Controller):
     ) -> Response[TenantCreated]:
         """Make an organization of an archive that lies in the storage, checked as a whole before anything is done."""
         lifecycle = await _lifecycle(request)
-        new = NewTenant(
-            slug=data.slug,
-            name=data.name,
-            plan=data.plan,
-            owner_email=data.owner_email,
-            owner_password=data.owner_password,
-            owner_name=data.owner_name,
-        )
+        new = NewTenant.of(data)
         return _made(await lifecycle.import_tenant(data.key, new, actor=actor_of(request)))
 
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from tenantry.kernel.settings import Settings
     from tenantry.kernel.storage import Storage
     from tenantry.platform.archives.format import Manifest
+    from tenantry.platform.lifecycle.schemas import TenantClone, TenantImport
     from tenantry.tenancy.database import Database
     from tenantry.tenancy.scope import Scope
 
@@ -85,6 +86,18 @@ class NewTenant:
     owner_email: str | None = None
     owner_password: str | None = None
     owner_name: str | None = None
+
+    @classmethod
+    def of(cls, asked: TenantClone | TenantImport) -> NewTenant:
+        """As it was asked for."""
+        return cls(
+            slug=asked.slug,
+            name=asked.name,
+            plan=asked.plan,
+            owner_email=asked.owner_email,
+            owner_password=asked.owner_password,
+            owner_name=asked.owner_name,
+        )
 
 
 @dataclass(frozen=True, slots=True)
