@@ -10,6 +10,13 @@ from sqlalchemy.dialects.postgresql import INET, JSON, JSONB
 from tenantry.features import TENANT_METADATA
 
 KEPT = {
+    "audit_event.actor": "an id, or one of our words",
+    "audit_event.name": "an event's",
+    "audit_event.payload": "ids, numbers and our own words: an event that could say more is refused",
+    "audit_event.request_id": "a request's id",
+    "audit_seal.hash": "of ids and digests",
+    "audit_seal.previous_hash": "likewise",
+    "audit_sealed_event.digest": "of an event",
     "role.description": "the catalogue's, or an administrator's words about a role",
     "role.name": "a role's",
     "role.permissions": "names of permissions",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
+from advanced_alchemy.exceptions import AdvancedAlchemyError
 from litestar.response.sse import ServerSentEventMessage
 
 from tenantry.platform.access import load_operator_principal
@@ -107,7 +108,7 @@ class RolloutEvents:
                 return
             try:
                 found = await self.look(request, first.id)
-            except LOST as error:
+            except (*LOST, AdvancedAlchemyError) as error:
                 _log.warning("a stream of events ended for want of the database", error=repr(error))
                 return
 
