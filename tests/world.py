@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,21 +17,22 @@ import httpx
 from litestar import Litestar
 
 from tenantry.asgi import create_app
+from tenantry.dev.process import Account, GuardedProcess, server_environment
 from tenantry.kernel.http import edge
 from tenantry.kernel.settings import Settings, load_settings
-from tenantry.provisioner import create_provisioner
 from tenantry.tenancy.context import TenantContext
 from tenantry.tenancy.database import Database
 from tests.databases import OPERATOR_EMAIL, OPERATOR_PASSWORD, Template
 
-__all__ = ("PASSWORD", "TenantHandle", "World", "open_world", "settings_for")
+__all__ = ("PASSWORD", "TenantHandle", "World", "environment_for", "open_world", "settings_for")
 
 PASSWORD = "correct horse battery"
+_ROOT = Path(__file__).parents[1]
 _numbers = itertools.count(1)
 
 
-def settings_for(addresses: Template, home: Path, **overrides: object) -> Settings:
-    """Settings of a deployment on these addresses, with passwords that are cheap to hash."""
+def environment_for(addresses: Template, home: Path, **overrides: object) -> dict[str, str]:
+    """The variables of a deployment on these addresses, with passwords that are cheap to hash."""
     env = {
         "TENANTRY_HOME": str(home),
         "TENANTRY_DATABASE_URL": addresses.app_url,
@@ -43,8 +45,12 @@ def settings_for(addresses: Template, home: Path, **overrides: object) -> Settin
         # Most tests make a tenant or two, and some count what there is.
         "TENANTRY_WARM_POOL_SIZE": "0",
     }
-    env |= {f"TENANTRY_{name.upper()}": str(value) for name, value in overrides.items()}
-    return load_settings(env)
+    return env | {f"TENANTRY_{name.upper()}": str(value) for name, value in overrides.items()}
+
+
+def settings_for(addresses: Template, home: Path, **overrides: object) -> Settings:
+    """The settings that these variables make."""
+    return load_settings(environment_for(addresses, home, **overrides))
 
 
 @dataclass
@@ -156,11 +162,20 @@ class World:
 async def open_world(addresses: Template, home: Path, **overrides: object) -> AsyncIterator[World]:
     """Start a deployment in this process: the application, entered and left as a server does, and a provisioner."""
     # A tenant from the pool takes a tenth of the time of one that is made while the test waits.
-    settings = settings_for(addresses, home, **({"warm_pool_size": 4, "warm_pool_interval": 0.2} | overrides))
+    environment = environment_for(addresses, home, **({"warm_pool_size": 4, "warm_pool_interval": 0.2} | overrides))
+    settings = load_settings(environment)
     app = create_app(settings)
     asgi: Any = edge(app, body_limit=settings.request_body_limit, body_timeout=settings.request_body_timeout)
-    provisioner = asyncio.create_task(create_provisioner(settings, addresses.owner_url).run())
-    try:
+    # A process of its own: the tests' event loop stands still while a test runs that is no coroutine, and a provisioner
+    # in it would hold the locks of roles meanwhile, which all tests of the run share.
+    provisioner = GuardedProcess(
+        [sys.executable, "-m", "tenantry.cli", "provisioner"],
+        log=home / "provisioner.log",
+        account=Account("direct"),
+        stop_signal=signal.SIGTERM,
+        environment=server_environment() | environment | {"PYTHONPATH": str(_ROOT / "src")},
+    )
+    with provisioner:
         async with (
             app.lifespan(),
             httpx.AsyncClient(transport=httpx.ASGITransport(app=asgi), base_url="http://localhost") as http,
@@ -171,7 +186,3 @@ async def open_world(addresses: Template, home: Path, **overrides: object) -> As
             assert answer.status_code == 200, answer.text
             operator = Caller(http, answer.json()["accessToken"])
             yield World(settings=settings, addresses=addresses, app=app, http=http, operator=operator)
-    finally:
-        provisioner.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await provisioner
