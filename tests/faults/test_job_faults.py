@@ -88,6 +88,11 @@ class Site:
         finally:
             await admin.close()
 
+    async def effects(self) -> int:
+        """How many jobs have taken effect, of both tenants."""
+        counts = [await self.ask(f'SELECT count(*) FROM "{tenant.schema}".tag') for tenant in self.tenants]
+        return sum(counts)
+
     async def drained(self) -> bool:
         return bool(await self.ask("SELECT NOT EXISTS (SELECT FROM platform.outbox)"))
 
@@ -161,18 +166,22 @@ async def _make_tenants(site: Site) -> None:
             )
 
 
-async def _during(site: Site, harm: Callable[[], Awaitable[None]], times: int, pause: float) -> None:
-    """Do harm while jobs are committed and run."""
+async def _during(site: Site, harm: Callable[[], Awaitable[None]], *, every: int, times: int) -> None:
+    """Do harm while jobs are committed and run: each time that so many more have taken effect."""
     work = asyncio.create_task(site.commit_jobs())
-    for _ in range(times):
-        await asyncio.sleep(pause)
+    for number in range(1, times + 1):
+
+        async def far_enough(wanted: int = number * every) -> bool:
+            return await site.effects() >= wanted
+
+        await eventually(far_enough, 60)
         await harm()
     await work
 
 
 async def test_workers_are_killed_at_random() -> None:
     async with open_site() as site:
-        await _during(site, site.kill_one, 8, 1.0)
+        await _during(site, site.kill_one, every=100, times=8)
         await site.check()
 
 
@@ -183,7 +192,7 @@ async def test_redis_is_killed_and_comes_back_empty() -> None:
             await asyncio.to_thread(site.valkey.kill)
             await asyncio.to_thread(site.valkey.start)
 
-        await _during(site, harm, 2, 2.0)
+        await _during(site, harm, every=300, times=2)
         await site.check()
 
 
@@ -196,6 +205,5 @@ async def test_postgresql_is_killed_while_jobs_run() -> None:
 
         await eventually(some_done, 60)
         await asyncio.to_thread(site.postgres.kill)
-        await asyncio.sleep(1.0)
         await asyncio.to_thread(site.postgres.start)
         await site.check()
