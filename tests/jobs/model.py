@@ -79,6 +79,7 @@ class Model:
             self._over[queue] = len(self.active(queue))
             self.shares[queue] = share or Share()
         self._wait(queue, job_id, due)
+        self.place(queue)
         return True
 
     def revive(self, queue: str, job_id: str) -> None:

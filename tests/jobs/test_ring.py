@@ -141,6 +141,14 @@ async def test_a_raised_cap_is_for_those_that_wait_already(ring: Ring) -> None:
     assert len(await take(ring, 5)) == 3
 
 
+async def test_a_cap_raised_by_a_job_for_later_is_for_those_that_wait_already(ring: Ring) -> None:
+    await put(ring, ACME, range(5), Share(1.0, 1))
+    assert len(await take(ring, 5)) == 1
+    later = time.time() + 1000
+    assert await ring.enqueue(ACME, job_id(ACME, "later"), b"{}", scheduled=later, share=Share(1.0, 4))
+    assert len(await take(ring, 5)) == 3
+
+
 async def test_a_queue_that_knows_no_share_keeps_its_own(ring: Ring) -> None:
     await ring.register({ACME: Share(2.0, 2)})
     await put(ring, ACME, range(5), share=None)

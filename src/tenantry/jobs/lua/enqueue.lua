@@ -12,6 +12,7 @@ if scheduled > 0 then
     await(queue, id, ARGV[4])
 else
     line_up(queue, id)
-    touch(queue)
 end
+-- Of a job for later as well: its share may let more of those at work that wait already.
+touch(queue)
 return 1
