@@ -110,7 +110,7 @@ def test_the_lock_of_another_process_is_waited_for_and_named_when_it_stays(
     path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ring = open_ring(path, clock)
-    monkeypatch.setattr("tenantry.kernel.security.keyring._LOCK_TIMEOUT", 0.0)
+    monkeypatch.setattr("tenantry.kernel.security.keyfile._LOCK_TIMEOUT", 0.0)
     with open(path.with_name("keyring.json.lock")) as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(KeyringError, match="another process holds"):
@@ -179,7 +179,7 @@ def test_an_unknown_key_is_looked_for_at_once_but_not_more_than_once_a_second(
         looked.append(args)
         return real(*args, **keywords)
 
-    monkeypatch.setattr("tenantry.kernel.security.keyring.os.stat", counted)
+    monkeypatch.setattr("tenantry.kernel.security.keyfile.os.stat", counted)
     clock.advance(1.5)
     for number in range(1000):
         assert ours.verification_key(f"invented {number}") is None
@@ -277,7 +277,7 @@ def test_a_rotation_that_cannot_be_written_changes_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tenantry.kernel.security.keyring.os.fsync", full)
+    monkeypatch.setattr("tenantry.kernel.security.keyfile.os.fsync", full)
     with pytest.raises(KeyringError, match="No space left"):
         ring.rotate()
     assert path.read_bytes() == before

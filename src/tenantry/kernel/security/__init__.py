@@ -1,4 +1,4 @@
-"""What keeps callers apart: password hashes, signing keys, access tokens and opaque credentials."""
+"""What keeps callers apart: password hashes, signing keys, access tokens, opaque credentials and sealed secrets."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from tenantry.kernel.security.credentials import (
     ParsedCredential,
     digest_matches,
 )
+from tenantry.kernel.security.keyfile import KeyFileError
 from tenantry.kernel.security.keyring import KeyInfo, Keyring, KeyringError, SigningKey
 from tenantry.kernel.security.passwords import MAX_PASSWORD_LENGTH, HasherBusy, PasswordHasher, PasswordRefused
 from tenantry.kernel.security.tokens import AUDIENCE_PLATFORM, AUDIENCE_TENANT, Claims, InvalidToken, Tokens
+from tenantry.kernel.security.vault import (
+    BrokenSealError,
+    SealError,
+    SealingKeyInfo,
+    UnknownSealingKeyError,
+    Vault,
+    VaultError,
+)
 
 __all__ = (
     "AUDIENCE_PLATFORM",
@@ -20,18 +29,25 @@ __all__ = (
     "INVITATION",
     "MAX_PASSWORD_LENGTH",
     "REFRESH",
+    "BrokenSealError",
     "Claims",
     "Credential",
     "HasherBusy",
     "InvalidCredential",
     "InvalidToken",
+    "KeyFileError",
     "KeyInfo",
     "Keyring",
     "KeyringError",
     "ParsedCredential",
     "PasswordHasher",
     "PasswordRefused",
+    "SealError",
+    "SealingKeyInfo",
     "SigningKey",
     "Tokens",
+    "UnknownSealingKeyError",
+    "Vault",
+    "VaultError",
     "digest_matches",
 )
