@@ -42,7 +42,7 @@ from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.guards import requires_active_user
 from tenantry.tenancy.registry import TenantRegistry
 from tenantry.tenancy.request import HostNames, TenantMiddleware, provide_session
-from tenantry.tenancy.wiring import create_database, create_hasher, required, scope_times
+from tenantry.tenancy.wiring import create_database, create_hasher, open_vault, required, scope_times
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -60,6 +60,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
     times = scope_times(settings)
     control_read, control_write = control_scope(times, read_only=True), control_scope(times, read_only=False)
     keyring = Keyring.open(settings.keyring_path, retain=settings.keyring_retain)
+    vault = open_vault(settings, create=True)
     tokens = Tokens(keyring, settings.token_issuer)
     hasher = create_hasher(settings)
     shutdown = Shutdown()
@@ -155,6 +156,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
             "database": database,
             "registry": registry,
             "keyring": keyring,
+            "vault": vault,
             "hasher": hasher,
             "usage_hooks": USAGE_HOOKS,
             "redis": redis,

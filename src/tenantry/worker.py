@@ -21,7 +21,7 @@ from tenantry.jobs.supervisor import beat
 from tenantry.kernel.redis import create_redis
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.registry import TenantRegistry
-from tenantry.tenancy.wiring import create_database, required, scope_times
+from tenantry.tenancy.wiring import create_database, open_vault, required, scope_times
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,12 +60,15 @@ class WorkerProcess:
 
         Raises:
             SettingsError: the settings have no addresses.
+            VaultError: the vault that they name cannot be opened.
         """
         times = scope_times(settings)
         control = control_scope(times, read_only=False)
         address = required(settings.redis_url)
         self.id = worker_id or f"{socket.gethostname()}-{uuid7().hex[-8:]}"
         self._quarantine = quarantine
+        # Not made here: what there is to open was sealed by the API.
+        self.vault = open_vault(settings, create=False)
         self.database = create_database(
             settings,
             application_name="tenantry-worker",

@@ -56,7 +56,15 @@ def test_a_reset_asks_and_deletes_what_is_ours(home: Path) -> None:
     env = {"TENANTRY_HOME": str(home)}
     assert run("reset", env=env).stdout == f"There is nothing in {home}.\n"
     (home / "logs").mkdir(parents=True)
-    for name in ("addresses.json", "owner.json", "owner.password", "app.password", "keyring.json", "logs/api.log"):
+    for name in (
+        "addresses.json",
+        "owner.json",
+        "owner.password",
+        "app.password",
+        "keyring.json",
+        "vault.json",
+        "logs/api.log",
+    ):
         (home / name).write_text("")
     for answer in ("n\n", ""):
         assert run("reset", env=env, stdin=answer).exit_code == ExitCode.FAILED

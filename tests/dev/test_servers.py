@@ -54,6 +54,7 @@ def test_a_reset_deletes_what_is_ours_and_only_when_nothing_runs(home: Path) -> 
             delete_home(folder)
         assert query(servers.postgres.url(), "SELECT 1") == 1
     (folder / "keyring.json").write_text("{}")
+    (folder / "vault.json").write_text("{}")
     (folder / "notes.txt").write_text("mine")
     # As `make reset` does it where nothing is installed: by a bare Python.
     command = [sys.executable, "-S", "-m", "tenantry.dev.servers", "reset", str(folder)]

@@ -17,6 +17,7 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from tenantry.kernel.errors import ApplicationException
 from tenantry.kernel.http.failures import explain_failure, hide_parameters, sqlstate_of
+from tenantry.kernel.security import BrokenSealError, UnknownSealingKeyError, VaultError
 
 SECRET = "ann@acme.example"
 STATEMENT = 'INSERT INTO "user" (email) VALUES ($1)'
@@ -163,6 +164,8 @@ def test_an_argument_of_the_wrong_python_type_is_ours() -> None:
         redis.exceptions.TimeoutError("Timeout reading from socket"),
         redis.exceptions.BusyLoadingError("LOADING"),
         redis.exceptions.ReadOnlyError("READONLY"),
+        VaultError("there is no vault at /keys/vault.json"),
+        UnknownSealingKeyError("0" * 16),
     ],
     ids=lambda error: f"{type(error).__name__}: {error}"[:60],
 )
@@ -185,6 +188,8 @@ def test_a_deadline_of_our_own_is_a_timeout() -> None:
         sqlalchemy.exc.InvalidRequestError("This session is in 'prepared' state"),
         KeyError("x"),
         ValueError("x"),
+        # Somebody has moved a sealed value to where it does not belong, or damaged it: it will not come right.
+        BrokenSealError("the sealed value is damaged, or of another purpose or owner"),
     ],
     ids=lambda error: f"{type(error).__name__}: {error}"[:60],
 )

@@ -19,6 +19,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert settings == Settings()
     assert (settings.host, settings.port, settings.database_url) == ("127.0.0.1", 8000, None)
     assert settings.keyring_path == Path(".tenantry/keyring.json")
+    assert settings.vault_path == Path(".tenantry/vault.json")
 
 
 def test_each_variable_is_the_fields_name_in_capitals() -> None:
@@ -39,6 +40,14 @@ def test_each_variable_is_the_fields_name_in_capitals() -> None:
     assert settings.cors_origins == ("https://a.example.com", "https://b.example.com:8443")
     assert (settings.log_level, settings.log_format) == ("DEBUG", "console")
     assert settings.base_domain == "app.example.com"
+
+
+def test_the_vault_is_beside_the_keyring_unless_it_has_a_place_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert load(HOME="/srv/tenantry").vault_path == Path("/srv/tenantry/vault.json")
+    assert load(HOME="/srv/tenantry", KEYRING="/keys/signing.json").vault_path == Path("/keys/vault.json")
+    both = load(KEYRING="/keys/signing.json", VAULT_FILE="~/sealing.json")
+    assert both.vault_path == Path("/home/ann/sealing.json")
 
 
 def test_the_process_environment_is_read_by_load_settings_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ _COMMANDS = {
     "operators": ("tenantry.cli.operators", "Create, list and change the people who run the platform."),
     "audit": ("tenantry.cli.audit", "Read what was done to the platform, by whom and why."),
     "shell": ("tenantry.cli.shell", "Open psql or Python in one tenant's scope."),
-    "keys": ("tenantry.cli.keys", "List and rotate the keys that sign access tokens."),
+    "keys": ("tenantry.cli.keys", "List, rotate and remove the keys that sign tokens and seal secrets."),
     "settings": (
         "tenantry.cli.settings",
         "Show every setting: its variable, its value here, its default and what it is for.",

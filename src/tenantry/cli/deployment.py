@@ -34,7 +34,7 @@ from tenantry.dev.process import ServerError, secret_file
 from tenantry.dev.supervisor import Program, client_host, is_loopback, wait_until_answered
 from tenantry.dev.valkey import EmbeddedValkey
 from tenantry.kernel.home import HomeAddresses, OwnerAddresses, write_addresses
-from tenantry.kernel.security.keyring import Keyring
+from tenantry.kernel.security import Keyring, Vault
 from tenantry.kernel.settings import redact_url
 from tenantry.tenancy.bootstrap import APP_ROLE, OWNER_ROLE, Addresses, harden
 
@@ -94,6 +94,8 @@ class Deployment:
             addresses, owner = asyncio.run(self._addresses(postgres))
             write_addresses(self.home, addresses, owner)
             Keyring.open(self.settings.keyring_path.absolute(), retain=self.settings.keyring_retain)
+            # Also where the settings name it, since the processes that need it would not make that one.
+            Vault.make(self.settings.vault_path.absolute())
             known = asyncio.run(_has_shared_schema(owner.database_owner_url))
         completed = self.settings.model_copy(
             update={
@@ -281,9 +283,11 @@ class Deployment:
             "TENANTRY_DATABASE_URL": addresses.database_url,
             "TENANTRY_REDIS_URL": addresses.redis_url,
         }
+        # They run in another folder.
         if self.settings.keyring is not None:
-            # They run in another folder.
             environment["TENANTRY_KEYRING"] = str(self.settings.keyring.absolute())
+        if self.settings.vault_file is not None:
+            environment["TENANTRY_VAULT_FILE"] = str(self.settings.vault_file.absolute())
         return environment
 
     def _start_api(self, addresses: HomeAddresses) -> Program:

@@ -56,14 +56,14 @@ def _explain(error: Exception) -> tuple[int, str]:
         return error.code, str(error)
     # Imported here, and the heavy ones last: the overview of commands does without all of them.
     from tenantry.dev.process import AlreadyRunning, ServerError
-    from tenantry.kernel.security.keyring import KeyringError
+    from tenantry.kernel.security.keyfile import KeyFileError
     from tenantry.kernel.settings import SettingsError
 
     if isinstance(error, SettingsError):
         return ExitCode.USAGE, f"{error}\nRun `tenantry settings --help` to see how settings are given."
     if isinstance(error, AlreadyRunning):
         return ExitCode.CONFLICT, str(error)
-    if isinstance(error, ServerError | KeyringError):
+    if isinstance(error, ServerError | KeyFileError):
         return ExitCode.FAILED, str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return ExitCode.FAILED, f"{error.filename}: {error.strerror}"

@@ -85,7 +85,8 @@ def up(folder: Path | None, no_demo: bool, as_json: bool, quiet: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @quiet_option
 def reset(yes: bool, quiet: bool) -> None:
-    """Delete the embedded servers of TENANTRY_HOME with all their data, and the keys that sign tokens.
+    """Delete the embedded servers of TENANTRY_HOME with all their data, and the keys that sign tokens
+    and seal secrets.
 
     Servers of yours are not touched. Ends with 4 while `tenantry up` runs.
     """

@@ -27,6 +27,8 @@ __all__ = ("AlreadyRunning", "EmbeddedServers", "ServerError", "delete_home")
 _FILES = (
     "keyring.json",
     "keyring.json.lock",
+    "vault.json",
+    "vault.json.lock",
     "addresses.json",
     "owner.json",
     "owner.password",
@@ -93,7 +95,7 @@ class EmbeddedServers:
 
 
 def delete_home(home: Path) -> None:
-    """Delete the embedded servers with all data, passwords and signing keys in `home`, and `home` if that empties it.
+    """Delete the embedded servers with all data, passwords and keys in `home`, and `home` if that empties it.
 
     Only what Tenantry made there is touched. Raises `AlreadyRunning` while a server runs from it.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tenantry.kernel.security import PasswordHasher
+from tenantry.kernel.security import PasswordHasher, Vault
 from tenantry.kernel.settings import SettingsError
 from tenantry.tenancy.context import ScopeTimes
 from tenantry.tenancy.database import Database
@@ -12,7 +12,7 @@ from tenantry.tenancy.database import Database
 if TYPE_CHECKING:
     from tenantry.kernel.settings import Settings
 
-__all__ = ("create_database", "create_hasher", "required", "scope_times")
+__all__ = ("create_database", "create_hasher", "open_vault", "required", "scope_times")
 
 
 def required(address: str | None) -> str:
@@ -62,3 +62,19 @@ def create_hasher(settings: Settings) -> PasswordHasher:
         parallelism=settings.password_hash_parallelism,
         concurrency=settings.password_hash_concurrency,
     )
+
+
+def open_vault(settings: Settings, *, create: bool) -> Vault:
+    """The vault. A file that the settings name must be there; else it is read, or with `create` made, when needed.
+
+    What is named is never made: it is a volume or a Secret, and where that is not mounted, a new key would seal what
+    nobody else can open, and be gone with the container.
+
+    Raises:
+        VaultError: the named file is missing, damaged or open to others.
+    """
+    named = settings.vault_file is not None
+    vault = Vault(settings.vault_path, create=create and not named)
+    if named:
+        vault.open()
+    return vault

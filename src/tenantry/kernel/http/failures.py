@@ -43,7 +43,7 @@ from tenantry.kernel.errors import (
     ValidationFailedException,
 )
 from tenantry.kernel.schema import camel
-from tenantry.kernel.security import HasherBusy, PasswordRefused
+from tenantry.kernel.security import HasherBusy, PasswordRefused, UnknownSealingKeyError, VaultError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,6 +123,8 @@ def explain_failure(error: BaseException) -> ApplicationException | None:
         return UnavailableException("Too many passwords are being checked.", retry_after=error.retry_after)
     if isinstance(error, PasswordRefused):
         return ValidationFailedException.of("password", str(error))
+    if isinstance(error, VaultError | UnknownSealingKeyError):
+        return UnavailableException("Stored secrets cannot be read or written now.")
     if isinstance(error, RedisError):
         return UnavailableException() if isinstance(error, _REDIS_AWAY) else None
     if isinstance(error, TimeoutError):

@@ -40,6 +40,7 @@ from tenantry.kernel.http.failures import explain_failure, hide_parameters, sqls
 from tenantry.kernel.http.fields import explain_parameters
 from tenantry.kernel.metrics import UNMATCHED, problem_seen
 from tenantry.kernel.schema import BaseStruct
+from tenantry.kernel.security import KeyFileError, SealError
 
 if TYPE_CHECKING:
     from litestar.types import ExceptionHandlersMap, Scope, Send
@@ -149,6 +150,8 @@ def _record(error: Exception, found: ApplicationException, scope: Scope) -> None
             problem=found.problem.slug,
             error=type(error).__name__,
             sqlstate=sqlstate_of(error),
+            # These say what to do, and nothing that is secret.
+            reason=str(error) if isinstance(error, KeyFileError | SealError) else None,
         )
 
 

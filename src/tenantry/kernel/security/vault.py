@@ -266,7 +266,7 @@ class Vault:
             return _File(tuple(entry for entry in ring.entries if entry.id != key_id))
 
         self._file().change(drop)
-        _log.warning("sealing key removed; what it sealed cannot be read any more", extra={"key": key_id})
+        _log.info("sealing key removed; what it sealed cannot be read any more", extra={"key": key_id})
         return removed[0]
 
     def _file(self) -> KeyFile[_Ring]:

@@ -16,7 +16,7 @@ _KEYRING_LEEWAY = 60
 
 
 class Tokens(BaseModel):
-    """Tokens and invitations, and the keys that sign them."""
+    """Tokens and invitations, the keys that sign them, and those that seal secrets."""
 
     token_issuer: str = text(
         "tenantry",
@@ -44,6 +44,12 @@ class Tokens(BaseModel):
         expects="a file",
         description="File with the keys that sign tokens; unset: keyring.json in the home folder.",
     )
+    vault_file: Path | None = text(
+        None,
+        expects="a file",
+        description="File with the keys that seal stored secrets, which must be there; unset: vault.json beside the "
+        "keyring, made when first needed.",
+    )
 
     @property
     def keyring_retain(self) -> int:
@@ -65,9 +71,9 @@ class Tokens(BaseModel):
             raise ValueError(f"more than TENANTRY_ACCESS_TOKEN_TTL ({access})")
         return ttl
 
-    @field_validator("keyring")
+    @field_validator("keyring", "vault_file")
     @classmethod
-    def _expand_keyring(cls, path: Path | None) -> Path | None:
+    def _expand_file(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser()
 
 

@@ -54,6 +54,11 @@ class Settings(
         return self.keyring if self.keyring is not None else self.home / "keyring.json"
 
     @property
+    def vault_path(self) -> Path:
+        """The vault's file, wherever it was put."""
+        return self.vault_file if self.vault_file is not None else self.keyring_path.with_name("vault.json")
+
+    @property
     def storage_address(self) -> str:
         """URL of the store of archives, wherever it was put; a folder's path is absolute and percent-encoded."""
         return self.storage_url if self.storage_url is not None else (self.home.absolute() / "storage").as_uri()

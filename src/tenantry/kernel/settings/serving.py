@@ -20,7 +20,7 @@ class Process(BaseModel):
     home: Path = text(
         Path(".tenantry"),
         expects="a folder",
-        description="Folder for what this deployment keeps on disk: the keyring, and the embedded servers' data.",
+        description="Folder for what this deployment keeps on disk: keyring, vault, and the embedded servers' data.",
     )
     host: str = text("127.0.0.1", expects="a host name or an IP address", description="Address to listen on.")
     port: int = whole(8000, least=1, most=65535, description="TCP port to listen on.")
