@@ -11,6 +11,7 @@ from tenantry.cli.problems import CommandError, ExitCode
 from tenantry.cli.progress import Progress
 from tenantry.cli.up import _curl
 from tenantry.dev.process import DataLock, find_free_port
+from tenantry.kernel.home import HomeAddresses
 from tenantry.kernel.settings import load_settings
 from tests.cli.support import environment, refused, run
 from tests.databases import Template
@@ -75,6 +76,23 @@ def test_a_reset_asks_and_deletes_what_is_ours(home: Path) -> None:
     (home / "notes.txt").unlink()
     assert run("reset", "--yes", "--quiet", env=env).output == ""
     assert not home.exists()
+
+
+def test_key_files_are_named_to_processes_that_run_in_another_folder(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    addresses = HomeAddresses(database_url="postgresql://app@db/tenantry", redis_url="redis://cache")
+
+    def handed(**env: str) -> dict[str, str]:
+        settings = load_settings({"TENANTRY_HOME": str(home), **env})
+        lock = DataLock(home / "up.lock", home)
+        return Deployment(settings, home, lock=lock, progress=Progress(quiet=True))._environment(addresses)
+
+    named = handed(TENANTRY_KEYRING="keys/ring.json", TENANTRY_VAULT_FILE="keys/vault.json")
+    assert named["TENANTRY_KEYRING"] == str(tmp_path / "keys" / "ring.json")
+    assert named["TENANTRY_VAULT_FILE"] == str(tmp_path / "keys" / "vault.json")
+    assert not {"TENANTRY_KEYRING", "TENANTRY_VAULT_FILE"} & set(handed())
 
 
 def given(env: dict[str, str]) -> CommandError:

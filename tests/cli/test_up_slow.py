@@ -148,6 +148,8 @@ def test_one_command_serves_two_organizations_and_leaves_nothing_behind(env: Env
         assert run("up", env=env | {"TENANTRY_PORT": str(find_free_port())}).exit_code == ExitCode.CONFLICT
         assert run("reset", "--yes", env=only_home).exit_code == ExitCode.CONFLICT
         assert run("keys", "rotate", "--yes", env=only_home).exit_code == 0
+        # Made before anything was sealed, so that API and worker have the same one.
+        assert answer(run("keys", "rotate", "--sealing", "--yes", "--json", env=only_home))["use"] == "seals"
 
         # A provisioner that dies is started again.
         psutil.Process(told["processes"]["provisioner"]).kill()

@@ -28,6 +28,7 @@ from sqlalchemy.exc import ProgrammingError
 from tenantry.kernel.errors import ApplicationException, ConflictException, NotAuthenticatedException, problem_types
 from tenantry.kernel.http import PROBLEM_JSON, Edge, edge
 from tenantry.kernel.http.plugin import HttpPlugin
+from tenantry.kernel.security import BrokenSealError, VaultError
 
 RAISED: dict[str, Exception] = {
     "conflict": ConflictException("The slug is taken.", slug="acme"),
@@ -44,6 +45,8 @@ RAISED: dict[str, Exception] = {
     "groups": ExceptionGroup("cleanup", [ConflictException(), RuntimeError("hunter2")]),
     "sql": ProgrammingError("SELECT $1", {"password": "hunter2"}, Exception("syntax error")),
     "down": ConnectionRefusedError(),
+    "vault": VaultError("there is no vault at /keys/vault.json"),
+    "seal": BrokenSealError("the sealed value is damaged, or of another purpose or owner"),
 }
 
 
@@ -226,3 +229,13 @@ def test_the_address_of_each_problem_type_explains_it(client: TestClient[Edge]) 
         assert client.get(entry["type"]).json() == entry
         assert set(entry) == {"type", "title", "status", "description"}
     problem(client.get("/problems/unknown"), 404, "not-found")
+
+
+def test_what_is_wrong_with_the_vault_is_for_the_log_alone(client: TestClient[Edge]) -> None:
+    with structlog.testing.capture_logs() as logs:
+        body = problem(client.get("/raise/vault"), 503, "unavailable")
+    assert "vault" not in body["detail"]
+    (line,) = [line for line in logs if line["event"] == "request failed"]
+    assert (line["error"], line["reason"]) == ("VaultError", "there is no vault at /keys/vault.json")
+    # Never put right by trying again.
+    assert "seal" not in problem(client.get("/raise/seal"), 500, "internal")["detail"]

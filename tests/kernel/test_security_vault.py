@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import logging
 import multiprocessing
@@ -353,6 +354,23 @@ def test_a_place_that_cannot_be_written_is_an_error_that_names_it(
             change()
     assert vault.path.read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == ["file", "new.json.lock", "vault.json", "vault.json.lock"]
+
+
+def test_a_mounted_secret_without_the_file_says_what_to_do(
+    path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def read_only(name: Any, flags: int, *rest: Any, **keywords: Any) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(name, flags, *rest, **keywords)
+
+    monkeypatch.setattr("tenantry.kernel.security.keyfile.os.open", read_only)
+    with pytest.raises(
+        VaultError, match=r"cannot be written: Read-only file system \(where it is a mounted Secret, make"
+    ):
+        seal(open_vault(path, clock))
 
 
 def set_field(name: str, value: object) -> Callable[[dict[str, Any]], None]:
