@@ -17,7 +17,7 @@ from tenantry.domain.identity.principal import load_user_principal
 from tenantry.domain.identity.sessions.service import Authenticator
 from tenantry.domain.identity.sessions.throttle import LoginThrottle
 from tenantry.domain.roles.catalogue import PermissionCatalogue
-from tenantry.features import DOMAIN_FEATURES, PLATFORM_FEATURES, PROVISION_HOOKS, USAGE_HOOKS
+from tenantry.features import DOMAIN_FEATURES, PLATFORM_FEATURES, PROVISION_HOOKS, SCHEDULES, USAGE_HOOKS
 from tenantry.jobs.ring import Ring
 from tenantry.jobs.state import JobStates
 from tenantry.kernel.health import HealthCheck, jwks, live, ready
@@ -191,6 +191,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
             "rollout_events": RolloutEvents(shutdown),
             "open_storage": open_storage,
             "job_states": job_states,
+            "schedules": {schedule.name: schedule for schedule in SCHEDULES},
             "job_control": JobControl(
                 database=database, read_scope=control_read, write_scope=control_write, states=job_states
             ),

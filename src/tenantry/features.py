@@ -9,7 +9,19 @@ from tenantry.domain import jobs as own_jobs
 from tenantry.domain import organization, roles, tags, teams
 from tenantry.domain.identity import invitations, sessions, users
 from tenantry.events.definition import EventCatalogue, use_catalogue
-from tenantry.platform import audit, deletion, jobs, lifecycle, operators, plans, provisioning, rollouts, tenants
+from tenantry.platform import (
+    audit,
+    catalog,
+    deletion,
+    jobs,
+    lifecycle,
+    operators,
+    plans,
+    provisioning,
+    rollouts,
+    schedules,
+    tenants,
+)
 from tenantry.tenancy.models import SharedBase, TenantBase
 
 if TYPE_CHECKING:
@@ -53,6 +65,8 @@ PLATFORM_FEATURES: tuple[Feature, ...] = (
     operators.FEATURE,
     audit.FEATURE,
     jobs.FEATURE,
+    schedules.FEATURE,
+    catalog.FEATURE,
 )
 
 SEED_HOOKS: tuple[SeedHook, ...] = tuple(feature.seed for feature in DOMAIN_FEATURES if feature.seed is not None)

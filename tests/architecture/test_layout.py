@@ -63,6 +63,7 @@ LACKS = {
     "domain/jobs": {"models.py"},  # the outbox is the control plane's
     "domain/organization": {"models.py"},  # it is the control plane's row
     "platform/jobs": {"models.py"},  # the outbox is below, where jobs are written down
+    "platform/schedules": {"models.py"},  # likewise: workers go by them
     "platform/lifecycle": {"models.py"},  # it changes what others own
     "platform/tenants": {"models.py"},  # the tenant is tenancy's
 }

@@ -83,6 +83,7 @@ NO_PLANE = {
 
 PLATFORM_PARAMETERS = {
     "job_id": "a job's, of whatever tenant",
+    "name": "a schedule's, of the same names for all tenants",
     "slug": "a tenant's, for operators, who see all tenants",
     "operation_id": "an operation's, likewise",
     "operator_id": "an operator's, whom no tenant knows",

@@ -15,7 +15,9 @@ from tenantry.tenancy.scope import SHARED_SCHEMA
 
 __all__ = ("OUTBOX_STATES", "OutboxEntry", "ScheduleEntry")
 
-OUTBOX_STATES = ("pending", "relayed", "dead")
+OUTBOX_STATES = ("pending", "later", "relayed", "dead")
+"""`later` becomes `pending` when it is due: among what is `pending` the relay looks for whose turn it is, and it is
+not to walk over everybody who has something to do tomorrow."""
 
 
 class OutboxEntry(SharedBase):
@@ -30,6 +32,7 @@ class OutboxEntry(SharedBase):
         CheckConstraint("retries BETWEEN 2 AND 100", name="retries_range"),
         CheckConstraint("timeout BETWEEN 1 AND 86400", name="timeout_range"),
         Index("ix_outbox_tenant_id_due_pending", "tenant_id", "due", "id", postgresql_where=text("status = 'pending'")),
+        Index("ix_outbox_due_later", "due", postgresql_where=text("status = 'later'")),
         Index("ix_outbox_again_at_relayed", "again_at", postgresql_where=text("status = 'relayed'")),
         Index(
             "uq_outbox_key",
@@ -76,5 +79,7 @@ class ScheduleEntry(SharedBase):
     enabled: Mapped[bool] = mapped_column(default=True)
     timezone: Mapped[str] = mapped_column(Text, default="UTC")
     """In which the crontab line is read (IANA)."""
+    timezone_set_at: Mapped[datetime.datetime | None]
+    """When somebody chose it; None where nobody has. What is enrolled later takes the zone that was chosen last."""
     next_run_at: Mapped[datetime.datetime]
     last_run_at: Mapped[datetime.datetime | None]

@@ -17,7 +17,7 @@ from tenantry.jobs.models import OutboxEntry
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-__all__ = ("Entry", "acknowledge", "put")
+__all__ = ("Entry", "acknowledge", "put", "put_for")
 
 # The function takes the tenant from the transaction's role, never from an argument.
 _PUT = text("SELECT platform.enqueue_job(:id, :name, :arguments, :key, :due, :retries, :timeout, :meta)").bindparams(
@@ -46,8 +46,49 @@ async def put(session: AsyncSession, entry: Entry, *, platform: bool) -> UUID:
         sqlalchemy.exc.DBAPIError: the scope is not the one that such a job belongs to.
         LookupError: the one with the same key has ended meanwhile.
     """
+    if platform:
+        return (await put_for(session, None, entry))[0]
+    return (await session.execute(_PUT, _values(entry))).scalar_one()  # type: ignore[no-any-return]
+
+
+async def put_for(
+    session: AsyncSession, tenant_id: UUID | None, entry: Entry, *, actor: str | None = None
+) -> tuple[UUID, bool]:
+    """As `put`, in the control plane's scope, which may write a job down for whichever tenant (None: the platform).
+
+    `actor` is who asks, where the context does not tell. Returns the job's id and whether it is a new one.
+
+    Raises:
+        LookupError: the one with the same key has ended meanwhile.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    values = _values(entry)
+    due = entry.due or now
+    values |= {"tenant_id": tenant_id, "due": due, "created_at": now, "updated_at": now}
+    values["status"] = "later" if due > now else "pending"
+    if actor is not None:
+        values["meta"] |= {"actor": actor}
+    made: UUID | None = await session.scalar(
+        insert(OutboxEntry).values(**values).on_conflict_do_nothing().returning(OutboxEntry.id)
+    )
+    if made is not None:
+        return made, True
+    found = await session.scalar(
+        select(OutboxEntry.id).where(
+            OutboxEntry.tenant_id.is_not_distinct_from(tenant_id),
+            OutboxEntry.name == entry.name,
+            OutboxEntry.key == entry.key,
+            OutboxEntry.status != "dead",
+        )
+    )
+    if found is None:
+        raise LookupError("the job with this key has ended at this very moment")
+    return found, False
+
+
+def _values(entry: Entry) -> dict[str, Any]:
     context = get_contextvars()
-    values = {
+    return {
         "id": uuid7(),
         "name": entry.name,
         "arguments": entry.arguments,
@@ -57,25 +98,6 @@ async def put(session: AsyncSession, entry: Entry, *, platform: bool) -> UUID:
         "timeout": entry.timeout,
         "meta": {name: str(context[name]) for name in _TOLD if name in context},
     }
-    if not platform:
-        return (await session.execute(_PUT, values)).scalar_one()  # type: ignore[no-any-return]
-    now = datetime.datetime.now(datetime.UTC)
-    values |= {"tenant_id": None, "status": "pending", "due": entry.due or now, "created_at": now, "updated_at": now}
-    made: UUID | None = await session.scalar(
-        insert(OutboxEntry).values(**values).on_conflict_do_nothing().returning(OutboxEntry.id)
-    )
-    if made is None:
-        made = await session.scalar(
-            select(OutboxEntry.id).where(
-                OutboxEntry.tenant_id.is_(None),
-                OutboxEntry.name == entry.name,
-                OutboxEntry.key == entry.key,
-                OutboxEntry.status != "dead",
-            )
-        )
-    if made is None:
-        raise LookupError("the job with this key has ended at this very moment")
-    return made
 
 
 async def acknowledge(session: AsyncSession, entry_id: UUID, *, platform: bool) -> bool:

@@ -38,13 +38,23 @@ __all__ = ("TOGETHER", "Relay")
 _EACH = 50
 """Rows of one tenant at a time."""
 _MOST = 1000
+_RIPEN_MOST = 5000
+"""Rows that become due at a time."""
 TOGETHER = 20
 """Rows that are enqueued at a time, each over a connection of its own."""
 _SHORTEST, _LONGEST = 0.02, 1.0
 """Seconds between two looks: short after there was something, long after there was nothing."""
 
-# The tenants that have something, each found by one step through the index, whoever has how many rows. Of each the
-# first few that are due, unless another relay is at them.
+# First of all, what has become due: nothing else makes a row `pending` that was written down for later. Those that are
+# due the longest first, and not all of a flood in one statement, whose time is limited.
+_RIPEN = text("""
+UPDATE platform.outbox SET status = 'pending', updated_at = now()
+ WHERE id IN (SELECT id FROM platform.outbox WHERE status = 'later' AND due <= now()
+               ORDER BY due LIMIT :most FOR UPDATE SKIP LOCKED)
+""")
+
+# The tenants that have something to do now, each found by one step through the index, whoever has how many rows. Of
+# each the first few, unless another relay is at them.
 _TAKE = text("""
 WITH RECURSIVE waiting (tenant_id) AS (
     (SELECT tenant_id FROM platform.outbox WHERE status = 'pending' AND tenant_id IS NOT NULL
@@ -127,6 +137,7 @@ class Relay:
         """
         async with self._database.transaction(self._control) as transaction:
             session = transaction.session
+            await session.execute(_RIPEN, {"most": _RIPEN_MOST})
             own = (await session.execute(_TAKE_OWN, {"each": _EACH})).all()
             rows = [*own, *(await session.execute(_TAKE, {"each": _EACH, "most": _MOST})).all()]
             if not rows:

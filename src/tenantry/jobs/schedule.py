@@ -11,7 +11,7 @@ import asyncio
 import datetime
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from tenantry.jobs.models import OutboxEntry, ScheduleEntry
+from tenantry.jobs.outbox import put_for
 from tenantry.tenancy.database import LOST
 from tenantry.tenancy.models import Tenant
 
@@ -33,9 +34,13 @@ if TYPE_CHECKING:
     from tenantry.tenancy.database import Database
     from tenantry.tenancy.scope import Scope
 
-__all__ = ("Schedule", "Scheduler", "check_timezone")
+__all__ = ("UTC", "Schedule", "Scheduler", "check_timezone", "enqueue_now", "enrol_one", "zone_chosen")
 
 UTC = "UTC"
+KEY = "schedule"
+"""Of the jobs that come by the clock: the one before may be at work still, and there is no use in a second."""
+_NOT_EVERYWHERE = ("posix/", "right/", "posixrules", "localtime", "Factory")
+"""Files among the time zones whose names are none, or that mean something else on another machine."""
 _BATCH = 1000
 _ENROL_EVERY = 30.0
 """Seconds between two looks for tenants that have no row yet."""
@@ -58,6 +63,8 @@ def check_timezone(name: str) -> str:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError(f"no such time zone: {name!r}") from error
+    if name.startswith(_NOT_EVERYWHERE):
+        raise ValueError(f"no such time zone: {name!r}")
     return name
 
 
@@ -183,15 +190,14 @@ class Scheduler:
         for row in rows:
             schedule = self._schedules[row.name]
             job = schedule.job
-            times.append(schedule.next_after(now, tenant_id=row.tenant_id, timezone=row.timezone))
+            times.append(_next(schedule, row.tenant_id, row.timezone, now))
             entries.append(
                 {
                     "id": uuid7(),
                     "tenant_id": row.tenant_id,
                     "name": job.name,
                     "arguments": {},
-                    # The one before may be at work still: there is no use in a second.
-                    "key": "schedule",
+                    "key": KEY,
                     "status": "pending",
                     "due": now,
                     "retries": job.retries,
@@ -213,40 +219,82 @@ class Scheduler:
                 known = select(ScheduleEntry.id).where(
                     ScheduleEntry.tenant_id == Tenant.id, ScheduleEntry.name == schedule.name
                 )
-                missing: list[UUID | None]
                 if schedule.job.platform:
                     own = await session.scalar(
                         select(ScheduleEntry.id).where(
                             ScheduleEntry.tenant_id.is_(None), ScheduleEntry.name == schedule.name
                         )
                     )
-                    missing = [] if own is not None else [None]
-                else:
-                    missing = list(
-                        await session.scalars(
-                            select(Tenant.id).where(Tenant.status == "active", ~known.exists()).limit(5 * _BATCH)
-                        )
+                    if own is None:
+                        await enrol_one(session, schedule, None)
+                    continue
+                missing = (
+                    await session.execute(
+                        select(Tenant.id, zone_chosen(correlated=True).label("zone"))
+                        .where(Tenant.status == "active", ~known.exists())
+                        .limit(5 * _BATCH)
                     )
+                ).all()
                 if missing:
-                    await self._add(session, schedule, missing, now)
+                    await session.execute(
+                        insert(ScheduleEntry).on_conflict_do_nothing(),
+                        [_row(schedule, row.id, row.zone or UTC, now) for row in missing],
+                    )
 
-    @staticmethod
-    async def _add(
-        session: AsyncSession, schedule: Schedule, tenants: Sequence[UUID | None], now: datetime.datetime
-    ) -> None:
-        await session.execute(
-            insert(ScheduleEntry).on_conflict_do_nothing(),
-            [
-                {
-                    "id": uuid7(),
-                    "tenant_id": tenant_id,
-                    "name": schedule.name,
-                    "enabled": True,
-                    "timezone": UTC,
-                    "next_run_at": schedule.next_after(now, tenant_id=tenant_id),
-                    "created_at": now,
-                    "updated_at": now,
-                }
-                for tenant_id in tenants
-            ],
+
+def zone_chosen(tenant_id: UUID | None = None, *, correlated: bool = False) -> Any:
+    """Of a tenant's time zones (None: the platform's), as a scalar subquery, the one that was chosen last; or NULL.
+
+    `correlated` is for a statement that selects from tenants: of each its own.
+    """
+    own = ScheduleEntry.tenant_id
+    chosen = (
+        select(ScheduleEntry.timezone)
+        .where(
+            own == Tenant.id if correlated else own.is_not_distinct_from(tenant_id),
+            ScheduleEntry.timezone_set_at.is_not(None),
         )
+        .order_by(ScheduleEntry.timezone_set_at.desc(), ScheduleEntry.id.desc())
+        .limit(1)
+    )
+    return chosen.correlate(Tenant).scalar_subquery() if correlated else chosen.scalar_subquery()
+
+
+async def enrol_one(session: AsyncSession, schedule: Schedule, tenant_id: UUID | None) -> None:
+    """Give one tenant (None: the platform) its row of a schedule, if it has none."""
+    zone: str = await session.scalar(select(zone_chosen(tenant_id))) or UTC
+    row = _row(schedule, tenant_id, zone, datetime.datetime.now(datetime.UTC))
+    await session.execute(insert(ScheduleEntry).values(row).on_conflict_do_nothing())
+
+
+async def enqueue_now(
+    session: AsyncSession, schedule: Schedule, tenant_id: UUID | None, *, actor: str
+) -> tuple[UUID, bool]:
+    """Have a schedule's job run at once, whatever the clock says; its id, and whether none waited or ran already.
+
+    Raises:
+        LookupError: the one that did has ended at this very moment.
+    """
+    return await put_for(session, tenant_id, schedule.job.entry(key=KEY, at=None, arguments={}), actor=actor)
+
+
+def _row(schedule: Schedule, tenant_id: UUID | None, zone: str, now: datetime.datetime) -> dict[str, Any]:
+    return {
+        "id": uuid7(),
+        "tenant_id": tenant_id,
+        "name": schedule.name,
+        "enabled": True,
+        "timezone": zone,
+        "next_run_at": _next(schedule, tenant_id, zone, now),
+        "created_at": now,
+        "updated_at": now,
+    }
+
+
+def _next(schedule: Schedule, tenant_id: UUID | None, zone: str, now: datetime.datetime) -> datetime.datetime:
+    try:
+        return schedule.next_after(now, tenant_id=tenant_id, timezone=zone)
+    except ZoneInfoNotFoundError:
+        # Known where it was chosen and not here, where the time zones are older: it must not keep all others waiting.
+        _log.warning("time zone unknown on this machine: read in UTC", schedule=schedule.name, timezone=zone)
+        return schedule.next_after(now, tenant_id=tenant_id)

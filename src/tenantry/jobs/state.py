@@ -60,7 +60,7 @@ def status_of(row: str | None, due: datetime.datetime | None, kept: Job | None) 
             return "active"
         if row == "relayed" and kept.status in {Status.COMPLETE, Status.FAILED}:
             return _ENDS[kept.status]
-    later = row == "pending" and due is not None and due > datetime.datetime.now(datetime.UTC)
+    later = row in {"pending", "later"} and due is not None and due > datetime.datetime.now(datetime.UTC)
     return "scheduled" if later else "waiting"
 
 

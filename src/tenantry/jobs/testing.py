@@ -67,7 +67,7 @@ class JobBox:
             select(OutboxEntry)
             .where(
                 OutboxEntry.tenant_id == tenant.id if tenant is not None else OutboxEntry.tenant_id.is_(None),
-                OutboxEntry.status == "pending",
+                OutboxEntry.status.in_(("pending", "later")),
             )
             .order_by(OutboxEntry.id)
         )

@@ -1,7 +1,7 @@
 """Jobs of all tenants, for operators."""
 
-from tenantry.jobs.models import OutboxEntry, ScheduleEntry
+from tenantry.jobs.models import OutboxEntry
 from tenantry.kernel.feature import Feature
 from tenantry.platform.jobs.controller import JobController
 
-FEATURE = Feature(name="jobs", controllers=(JobController,), models=(OutboxEntry, ScheduleEntry))
+FEATURE = Feature(name="jobs", controllers=(JobController,), models=(OutboxEntry,))

@@ -25,7 +25,8 @@ def in_state(status: ListedStatus, active: Collection[UUID]) -> ColumnElement[bo
     """The rows in a state; `active` are the jobs that a worker has, of which Redis alone knows."""
     now = datetime.datetime.now(datetime.UTC)
     at_work = OutboxEntry.id.in_(list(active))
-    pending = OutboxEntry.status == "pending"
+    # One that has become due stays `later` until the next relay comes by.
+    pending = OutboxEntry.status.in_(("pending", "later"))
     if status == "active":
         return and_(OutboxEntry.status != "dead", at_work)
     if status == "dead":
