@@ -28,6 +28,11 @@ async def nightly(tags: TagService, note: str = "none") -> None:
     await tags.create({"name": note, "slug": note})
 
 
+@job("fresh")
+async def fresh() -> None:
+    """Comes with a later release."""
+
+
 @job("sweep_platform", platform=True)
 async def sweep_platform() -> None:
     """Nothing."""
@@ -129,6 +134,37 @@ async def test_rows_of_a_release_that_was_taken_back_wait(world: World, acme: Te
     assert await jobs_of(world, "nightly", acme.tenant_id) == 0
 
 
+async def test_a_new_schedule_follows_the_clock_that_the_tenant_has_chosen_last(
+    world: World, acme: TenantHandle, globex: TenantHandle, clock: Scheduler
+) -> None:
+    await clock.enrol()
+    await ask(
+        world,
+        "UPDATE platform.schedule SET timezone = 'Asia/Tokyo', timezone_set_at = now() WHERE tenant_id = $1",
+        acme.tenant_id,
+    )
+    newer = scheduler_of(world, Schedule(nightly, "30 2 * * *"), Schedule(fresh, "30 2 * * *"))
+    await newer.enrol()
+    for tenant, expected in ((acme, "Asia/Tokyo"), (globex, "UTC")):
+        zone = "SELECT timezone FROM platform.schedule WHERE name = 'fresh' AND tenant_id = $1"
+        assert await ask(world, zone, tenant.tenant_id) == expected
+    hour = "SELECT to_char(next_run_at AT TIME ZONE timezone, 'HH24:MI') FROM platform.schedule WHERE name = 'fresh'"
+    assert await ask(world, f"{hour} AND tenant_id = $1", acme.tenant_id) == "02:30"
+
+
+async def test_a_time_zone_that_is_not_known_here_keeps_nobody_else_waiting(
+    world: World, acme: TenantHandle, globex: TenantHandle, clock: Scheduler
+) -> None:
+    """A row is written where the time zones are newer than on the machine that comes to it."""
+    await clock.enrol()
+    await ask(world, "UPDATE platform.schedule SET timezone = 'Mars/Olympus' WHERE tenant_id = $1", acme.tenant_id)
+    await make_due(world, "nightly")
+    await clock.tick()
+    assert await jobs_of(world, "nightly", acme.tenant_id) == 1
+    assert await jobs_of(world, "nightly", globex.tenant_id) == 1
+    assert await ask(world, "SELECT min(next_run_at) > now() FROM platform.schedule WHERE name = 'nightly'")
+
+
 def test_in_its_time_zone_a_nightly_job_comes_at_the_hour_of_the_clock_once_a_day() -> None:
     """Also in the nights in which the clock skips half past two, or shows it twice."""
     schedule = Schedule(nightly, "30 2 * * *")
@@ -199,6 +235,7 @@ def test_what_cannot_be_scheduled_is_refused_when_it_is_declared() -> None:
         Schedule(picky, "0 3 * * *")
     with pytest.raises(ValueError, match="jitter"):
         Schedule(nightly, "0 3 * * *", jitter=-1)
-    with pytest.raises(ValueError, match="no such time zone"):
-        check_timezone("Europe/Atlantis")
+    for name in ("Europe/Atlantis", "posix/UTC", "right/UTC", "localtime", "Factory", "..", "", "Europe", "x" * 300):
+        with pytest.raises(ValueError, match="no such time zone"):
+            check_timezone(name)
     assert check_timezone("Europe/Berlin") == "Europe/Berlin"
