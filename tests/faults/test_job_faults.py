@@ -20,6 +20,7 @@ import pytest
 
 from tenantry.dev.postgres import EmbeddedPostgres
 from tenantry.dev.valkey import EmbeddedValkey
+from tenantry.kernel.redis import create_redis
 from tenantry.tenancy.context import PlanLimits, TenantContext
 from tenantry.tenancy.wiring import create_database, scope_times
 from tests.databases import Template, _make
@@ -34,6 +35,22 @@ pytestmark = pytest.mark.slow
 _JOBS = 600
 """Of each of the two tenants."""
 
+# Whoever marks rows as relayed passes here, and waits while the test has the lock: a door in the database, which the
+# code under test knows nothing of.
+_DOOR = 20261123
+_HANG_DOOR = f"""
+CREATE SCHEMA door;
+CREATE FUNCTION door.pass() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $function$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared({_DOOR});
+    RETURN NEW;
+END
+$function$;
+CREATE TRIGGER door BEFORE UPDATE ON platform.outbox FOR EACH ROW WHEN (NEW.status = 'relayed')
+    EXECUTE FUNCTION door.pass();
+"""
+
 
 @dataclass
 class Site:
@@ -47,12 +64,17 @@ class Site:
     workers: list[asyncio.subprocess.Process] = field(default_factory=list)
     committed: dict[str, set[str]] = field(default_factory=dict)
 
-    async def start_worker(self) -> None:
-        overrides = {"worker_concurrency": 8, "worker_grace": 5, "log_level": "ERROR"}
+    async def start_worker(self, **settings: object) -> None:
+        overrides = {"worker_concurrency": 8, "worker_grace": 5, "log_level": "ERROR", **settings}
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.jobs.effects", env=_environment(self.addresses, self.home, overrides)
         )
         self.workers.append(process)
+
+    async def kill_first(self) -> None:
+        victim = self.workers.pop(0)
+        victim.kill()
+        await victim.wait()
 
     async def kill_one(self) -> None:
         victim = self.workers.pop(random.randrange(len(self.workers)))
@@ -206,4 +228,42 @@ async def test_postgresql_is_killed_while_jobs_run() -> None:
         await eventually(some_done, 60)
         await asyncio.to_thread(site.postgres.kill)
         await asyncio.to_thread(site.postgres.start)
+        await site.check()
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another worker"])
+async def test_the_relay_is_killed_between_enqueueing_and_marking(beside: bool) -> None:
+    """Redis has the jobs, and PostgreSQL does not know: they are relayed again, and take effect once all the same."""
+    # The door is held for longer than statements usually may take (seconds).
+    patient = {"statement_timeout": 120, "lock_timeout": 110}
+    async with open_site(workers=0) as site:
+        await site.commit_jobs(each=40)
+        committed = sum(map(len, site.committed.values()))
+        door = await asyncpg.connect(site.addresses.admin_url)
+        redis = create_redis(site.valkey.url(), timeout=5)
+        try:
+            await door.execute(_HANG_DOOR)
+            await door.fetchval("SELECT pg_advisory_lock($1)", _DOOR)
+
+            async def waiting(query: str, least: int = 1) -> bool:
+                asked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1"
+                return int(await door.fetchval(asked, query)) >= least
+
+            await site.start_worker(**patient)
+            await eventually(lambda: waiting("%SET status = 'relayed'%"), 60)
+            keys = [key async for key in redis.scan_iter(match="saq:job:*:ob:*", count=1000)]
+            assert len(keys) == committed, "all of it is in Redis"
+            assert await site.ask("SELECT bool_and(status = 'pending') FROM platform.outbox"), "and nothing is marked"
+            if beside:
+                await site.start_worker(**patient)
+                # More than the first worker's eight slots hold: the second is at jobs of that relay as well.
+                await eventually(lambda: waiting("%acknowledge_job%", least=9), 60)
+            await site.kill_first()
+            assert await site.effects() == 0
+        finally:
+            await redis.aclose()
+            # Which opens the door, also to what was sent by the dead: the server finds that out, and rolls back.
+            await door.close()
+        if not beside:
+            await site.start_worker()
         await site.check()

@@ -233,6 +233,31 @@ async def _(api: World) -> Act:
     return Act(await _outbox_row(api, "pending"))
 
 
+@_prepares("UpdatePlatformSchedule")
+async def _(api: World) -> Act:
+    return Act({"name": "measure_catalog"}, {"enabled": False, "timeZone": "Europe/Berlin"})
+
+
+@_prepares("RunPlatformSchedule")
+async def _(api: World) -> Act:
+    return Act({"name": "measure_catalog"})
+
+
+@_prepares("SetTenantTimeZone")
+async def _(api: World) -> Act:
+    return Act(await _tenant(api), {"timeZone": "Europe/Berlin"})
+
+
+@_prepares("UpdateTenantSchedule")
+async def _(api: World) -> Act:
+    return Act({**await _tenant(api), "name": "seal_audit"}, {"enabled": False, "timeZone": "Europe/Berlin"})
+
+
+@_prepares("RunTenantSchedule")
+async def _(api: World) -> Act:
+    return Act({**await _tenant(api), "name": "seal_audit"})
+
+
 @pytest.fixture(scope="module")
 async def watched(template: Template, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     addresses = await clone_database(template)
