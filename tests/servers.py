@@ -19,6 +19,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tenantry.dev.embedded import EmbeddedServer
@@ -33,7 +34,17 @@ RUN = "TENANTRY_TEST_RUN"
 
 # Nothing of a test run has to survive a power cut. Without synchronous_commit not even a kill of the server: a test of
 # that starts a server of its own, or sets it to `on` in its session.
-UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+UNSAFE_BUT_FAST = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    # Its files may lie in memory.
+    "max_wal_size": "256MB",
+}
+
+# What a run's servers take at most, of which a half is the WAL; twice as much has to be free.
+_ROOM = 2 * 2**30
+_MEMORY = Path("/dev/shm")
 
 _counter = itertools.count(1)
 _servers: list[EmbeddedServer] = []
@@ -43,11 +54,20 @@ _folders: list[Path] = []
 def temporary_folder(prefix: str = "tenantry-tests-") -> Path:
     """A new folder that the user `nobody` may pass, as PostgreSQL has to when the tests run as root.
 
-    pytest's own `tmp_path` may be passed by its owner alone.
+    pytest's own `tmp_path` may be passed by its owner alone. It is in memory where there is room: of the 370 files of a
+    database, of which a run clones 450, each is made in a tenth of the time.
     """
-    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_MEMORY if _has_room(_MEMORY) else None))
     folder.chmod(0o711)
     return folder
+
+
+def _has_room(memory: Path) -> bool:
+    """Whether a run's servers fit there, and into what the machine has left."""
+    if "TMPDIR" in os.environ or not os.access(memory, os.W_OK):
+        return False
+    room: int = min(shutil.disk_usage(memory).free, psutil.virtual_memory().available)
+    return room >= _ROOM
 
 
 def start_servers(config: pytest.Config) -> None:
