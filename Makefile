@@ -19,6 +19,10 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 # The build backend (and what it wants for an editable install), pinned with the rest: nothing is fetched at build time.
 BUILD_REQUIRES = $(PYTHON) scripts/build_requires.py
 
+# Where a container sets it, every process would compile the whole program and its libraries anew: for the tests alone
+# eleven seconds in each of theirs, before the first of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install up reset test test-slow check format fuzz bench bench-peers lock clean
 
 help: ## List the targets
