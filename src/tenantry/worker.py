@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
-from saq import Worker
 from uuid_utils.compat import uuid7
 
 from tenantry.features import JOBS, SCHEDULES
 from tenantry.jobs.fair import FairQueue
 from tenantry.jobs.gate import Gate
+from tenantry.jobs.patience import end
+from tenantry.jobs.prompt import PromptWorker
 from tenantry.jobs.quarantine import QuarantineQueue
 from tenantry.jobs.relay import TOGETHER, Relay
 from tenantry.jobs.runner import Runner
@@ -98,7 +99,7 @@ class WorkerProcess:
             gate=gate,
         )
         self.scheduler = Scheduler(schedules=schedules, database=self.database, control=control)
-        self.worker: Worker[Any] = Worker(
+        self.worker = PromptWorker(
             self.queue,
             runner.functions,
             id=self.id,
@@ -134,9 +135,7 @@ class WorkerProcess:
             _log.info("worker started", worker=self.id, jobs=sorted(self.worker.functions))
             await self.worker.start()
         finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+            await end(*beside)
             await self.queue.close()
             await self.registry.stop()
             await self.database.close()

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from saq import Worker
-
 from tenantry.jobs.definition import Job
 from tenantry.jobs.fair import FairQueue
 from tenantry.jobs.gate import Gate
+from tenantry.jobs.prompt import PromptWorker
 from tenantry.jobs.ring import Ring
 from tenantry.kernel.redis import create_redis
 from tenantry.worker import WorkerProcess
@@ -62,16 +61,22 @@ async def open_fair_queue(
 
 @asynccontextmanager
 async def open_saq_worker(
-    queue: FairQueue, functions: Functions, *, concurrency: int = 4, grace: int = 2, **timers: int
-) -> AsyncIterator[Worker[Any]]:
-    """SAQ's own worker over all queues, at work until the block ends, and without database, relay and runner."""
-    worker: Worker[Any] = Worker(
+    queue: FairQueue,
+    functions: Functions,
+    *,
+    concurrency: int = 4,
+    grace: int = 2,
+    dequeue_timeout: float = 1.0,
+    **timers: int,
+) -> AsyncIterator[PromptWorker]:
+    """A worker over all queues, at work until the block ends, and without database, relay and runner."""
+    worker = PromptWorker(
         queue,
         functions,
         id=queue.worker_id,
         concurrency=concurrency,
-        dequeue_timeout=1.0,
-        timers={"schedule": 1, "worker_info": 4, "sweep": 5, "abort": 1, **timers},  # type: ignore[arg-type]
+        dequeue_timeout=dequeue_timeout,
+        timers={"schedule": 1, "worker_info": 4, "sweep": 5, "abort": 1, **timers},
         shutdown_grace_period_s=grace,
     )
     worker.SIGNALS = []

@@ -64,7 +64,7 @@ class FairQueue(RingQueue):
         self.worker_id = worker_id
         self._blocking = blocking
         self._gate = gate
-        self._waiters: deque[asyncio.Future[Job]] = deque()
+        self._waiters: deque[asyncio.Future[Job | None]] = deque()
         self._spare: deque[Job] = deque()
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -81,7 +81,7 @@ class FairQueue(RingQueue):
         return self if name == self.name else _MemberQueue(self, name)
 
     async def dequeue(self, timeout: float = 0.0, poll_interval: float = 0.0) -> Job | None:  # noqa: ASYNC109 - SAQ's
-        """The next job of whoever's turn it is; None after `timeout` seconds, if that is not 0.
+        """The next job of whoever's turn it is; None after `timeout` seconds, if that is not 0, or when dismissed.
 
         Redis being away is no error here, but a reason to wait: SAQ's worker would ask again at once, for ever.
         """
@@ -89,7 +89,7 @@ class FairQueue(RingQueue):
             return self._spare.popleft()
         if self._task is None:
             self._task = asyncio.create_task(self._claim_for_all(), name="job-claims")
-        waiter: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self._wanted.set()
         taken: Job | None = None
@@ -102,10 +102,17 @@ class FairQueue(RingQueue):
                 if waiter.cancel() or waiter.cancelled():
                     with contextlib.suppress(ValueError):
                         self._waiters.remove(waiter)
-                else:
+                elif (late := waiter.result()) is not None:
                     # It came at the very moment at which nobody waited any more.
-                    self._give(waiter.result())
+                    self._give(late)
         return taken
+
+    def dismiss(self) -> None:
+        """Have every slot that waits for a job go without: the worker ends."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _give(self, job: Job) -> None:
         while self._waiters:
@@ -116,7 +123,8 @@ class FairQueue(RingQueue):
         self._spare.append(job)
 
     async def _claim_for_all(self) -> None:
-        while True:
+        # Not only until it is cancelled, since that may be lost: see `end`.
+        while self._task is asyncio.current_task():
             try:
                 await self._claim_for_those_who_wait()
             except Exception as error:
@@ -284,10 +292,9 @@ class FairQueue(RingQueue):
     async def close(self) -> None:
         """Give back what was taken. The worker must have stopped: nothing of it is at work any more."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+            task, self._task = self._task, None
+            task.cancel()
+            await asyncio.wait({task})
         self._spare.clear()
         self._held.clear()
         try:

@@ -1,17 +1,17 @@
-"""Waiting for Redis to come back."""
+"""Waiting for Redis to come back, and for what talks to it to end."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import structlog
 from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-__all__ = ("AWAY", "answer", "persist")
+__all__ = ("AWAY", "answer", "end", "persist")
 
 AWAY = (
     *(RedisConnectionError, RedisTimeoutError, OSError),
@@ -22,6 +22,9 @@ AWAY = (
 _T = TypeVar("_T")
 _SHORTEST, _LONGEST = 0.05, 2.0
 """Seconds."""
+
+_LOST = 1.0
+"""Seconds after which a task that was cancelled, and goes on, is cancelled again."""
 
 _log = structlog.get_logger(__name__)
 
@@ -48,3 +51,18 @@ async def persist(ask: Callable[[], Awaitable[_T]]) -> _T:
                 _log.warning("waiting for Redis", error=repr(error))
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST)
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks until they have ended; what they raise is dropped.
+
+    One cancellation may be lost: redis-py sends a command by way of `asyncio.wait_for`, which in Python 3.11 returns as
+    if nothing were when the cancellation comes as the command is on its way (python/cpython#86296, mended in 3.12). A
+    worker would then wait for ever for what it has ended, once in some thirty times.
+    """
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_LOST)
+    await asyncio.gather(*tasks, return_exceptions=True)
