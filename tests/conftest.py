@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -18,6 +19,13 @@ def pytest_configure(config: pytest.Config) -> None:
     renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
     start_servers(config)
+
+
+def pytest_collection_finish() -> None:
+    # What is there now, 420,000 objects of libraries and tests, stays until the end: a look through them for garbage
+    # takes 0.4 s, and all of them together a fifth of the tests' time.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
