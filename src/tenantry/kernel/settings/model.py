@@ -11,8 +11,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from tenantry.kernel.settings.control import ControlPlane, Rollouts, Storage
 from tenantry.kernel.settings.credentials import Passwords, Tokens
 from tenantry.kernel.settings.fields import PREFIX, is_address, shown
+from tenantry.kernel.settings.outbound import Outbound
 from tenantry.kernel.settings.servers import PostgreSQL, Redis, Transactions
-from tenantry.kernel.settings.serving import Edge, Logs, Process
+from tenantry.kernel.settings.serving import Edge, Logs, Process, Streams
 from tenantry.kernel.settings.workers import Workers
 
 __all__ = ("Settings",)
@@ -22,11 +23,13 @@ class Settings(
     # From the bottom up: pydantic lists the fields of the last base first, and that is the order operators see.
     Logs,
     Passwords,
+    Outbound,
     Workers,
     Rollouts,
     Storage,
     ControlPlane,
     Transactions,
+    Streams,
     Edge,
     Tokens,
     Redis,
