@@ -20,6 +20,8 @@ from tenantry.jobs.runner import Runner
 from tenantry.jobs.schedule import Scheduler
 from tenantry.jobs.supervisor import beat
 from tenantry.kernel.redis import create_redis
+from tenantry.kernel.security import Vault
+from tenantry.kernel.settings import Settings
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.registry import TenantRegistry
 from tenantry.tenancy.wiring import create_database, open_vault, required, scope_times
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
     from tenantry.jobs.definition import Job
     from tenantry.jobs.schedule import Schedule
-    from tenantry.kernel.settings import Settings
 
 __all__ = ("WorkerProcess",)
 
@@ -90,7 +91,14 @@ class WorkerProcess:
         gate = Gate(self.registry)
         kind = QuarantineQueue if quarantine else FairQueue
         self.queue = kind(self._redis, self._blocking, worker_id=self.id, gate=gate)
-        runner = Runner(jobs=jobs, queue=self.queue, database=self.database, registry=self.registry, control=control)
+        runner = Runner(
+            jobs=jobs,
+            queue=self.queue,
+            database=self.database,
+            registry=self.registry,
+            control=control,
+            resources={Settings: settings, Vault: self.vault},
+        )
         self.relay = Relay(
             queue=self.queue,
             database=self.database,

@@ -10,6 +10,7 @@ from uuid import uuid4
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tenantry.features import JOBS
 from tenantry.jobs.definition import job
 from tenantry.kernel.logging import configure_logging
 from tenantry.kernel.settings import load_settings
@@ -33,7 +34,7 @@ async def effect(session: AsyncSession, name: str) -> None:
 def main() -> None:
     settings = load_settings(os.environ)
     configure_logging(settings.log_level, settings.log_format)
-    asyncio.run(WorkerProcess(settings, jobs=(effect,), schedules=()).run())
+    asyncio.run(WorkerProcess(settings, jobs=(effect, *JOBS), schedules=()).run())
 
 
 if __name__ == "__main__":

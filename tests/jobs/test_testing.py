@@ -6,10 +6,13 @@ import datetime
 from collections.abc import AsyncIterator
 
 import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.testing import capture_logs
 
 from tenantry.domain.tags.service import TagService
-from tenantry.jobs.definition import Discard, Job, job
+from tenantry.jobs.definition import Discard, Job, JobRun, job
 from tenantry.jobs.testing import JobBox
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.wiring import scope_times
@@ -39,6 +42,24 @@ async def drop(name: str) -> None:
 @job("again")
 async def again(session: AsyncSession) -> None:
     await again.enqueue(session)
+
+
+@job("hint_at")
+async def hint_at(tags: TagService, run: JobRun, name: str, fails: bool = False) -> str:
+    tag = await tags.create({"name": name, "slug": name})
+
+    async def say(redis: Redis) -> None:
+        _said.append((name, redis))
+        if name == "cut":
+            raise RedisConnectionError("away")
+
+    run.hints.append(say)
+    if fails:
+        raise RuntimeError("stumbled")
+    return tag.name
+
+
+_said: list[tuple[str, Redis]] = []
 
 
 @pytest.fixture
@@ -85,6 +106,28 @@ async def test_what_a_job_raises_is_raised_and_its_row_stays(world: World, acme:
         await box.drain(acme.context)
     assert await tags(acme) == set()
     assert len(await box.enqueued(acme.context)) == 1
+
+
+async def test_a_hint_is_said_once_its_job_is_committed_and_is_none_of_its_business(
+    world: World, acme: TenantHandle
+) -> None:
+    _said.clear()
+    redis, control = world.app.state.redis, control_scope(scope_times(world.settings), read_only=False)
+    box = JobBox(world.database, control, (hint_at,), redis=redis)
+    for name in ("heard", "cut"):
+        await put(world, acme, hint_at, name=name)
+    with capture_logs() as logs:
+        # Redis is away for the second, whose job has ended well all the same.
+        assert await box.drain(acme.context) == ["heard", "cut"]
+    assert _said == [("heard", redis), ("cut", redis)]
+    assert [entry["event"] for entry in logs] == ["a job's hint was not said"]
+    assert await tags(acme) == {"heard", "cut"}
+    await put(world, acme, hint_at, name="never", fails=True)
+    with pytest.raises(RuntimeError, match="stumbled"):
+        await box.drain(acme.context)
+    assert len(_said) == 2
+    async with as_admin(world.addresses) as admin:
+        await admin.execute("DELETE FROM platform.outbox")
 
 
 async def test_a_discarded_job_is_gone(world: World, acme: TenantHandle, box: JobBox) -> None:

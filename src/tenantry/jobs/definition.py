@@ -20,22 +20,32 @@ from __future__ import annotations
 
 import datetime
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, get_type_hints
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry.jobs.outbox import Entry, put
+from tenantry.kernel.security import Vault
 from tenantry.kernel.service import Service
+from tenantry.kernel.settings import Settings
 from tenantry.tenancy.context import TenantContext
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-__all__ = ("Discard", "Hopeless", "Job", "JobRun", "Retry", "job")
+    from redis.asyncio import Redis
+
+__all__ = ("RESOURCES", "Discard", "Hint", "Hopeless", "Job", "JobRun", "Retry", "Transactions", "job")
+
+RESOURCES: tuple[type, ...] = (Settings, Vault)
+"""Types of which a process has one, for every job that asks for it: `Runner` is given them."""
 
 Provider = Callable[["JobRun"], Any]
+Hint = Callable[["Redis"], Awaitable[Any]]
+"""What is said in Redis once a job is committed: that there is something to be read, never the thing itself."""
 
 
 class Retry(Exception):  # noqa: N818 - it says what is to happen, as the table above
@@ -55,10 +65,23 @@ class Hopeless(Exception):  # noqa: N818
     """No further attempt would end otherwise: the job is dead."""
 
 
+class Transactions(Protocol):
+    """Begins a transaction in the job's scope, which is committed at the end of the block, and rolled back by an error.
+
+    For a job that waits for somebody else: who asks for this, and for no session, holds no connection meanwhile. Its
+    effects are then at least once, as everything outside the database is: a worker that is killed has the job begin
+    again, after what it had committed.
+    """
+
+    def __call__(self) -> AbstractAsyncContextManager[AsyncSession]: ...
+
+
 class JobRun:
     """One attempt at a job, for a function that asks for it."""
 
-    __slots__ = ("_report", "attempt", "attempts", "id", "meta", "name", "session", "tenant")
+    __slots__ = (
+        *("_report", "attempt", "attempts", "hints", "id", "meta", "name", "open", "resources", "session", "tenant"),
+    )
 
     def __init__(
         self,
@@ -67,9 +90,11 @@ class JobRun:
         name: str,
         attempt: int,
         attempts: int,
-        session: AsyncSession,
+        session: AsyncSession | None,
+        open: Transactions,  # noqa: A002
         tenant: TenantContext | None,
         meta: dict[str, Any],
+        resources: Mapping[type, Any],
         report: Callable[[float], Awaitable[None]],
     ) -> None:
         self.id = job_id
@@ -80,11 +105,20 @@ class JobRun:
         self.attempts = attempts
         """How many there are at most."""
         self.session = session
-        """In the tenant's scope, or the control plane's; committed after the function, with the job's end."""
+        """In the tenant's scope, or the control plane's; committed after the function, with the job's end.
+
+        None of a job that asks for `Transactions`.
+        """
+        self.open = open
         self.tenant = tenant
         """None in a job of the platform."""
         self.meta = meta
         """Who asked (`actor`) and in which request (`request_id`)."""
+        self.resources = resources
+        """By type; see `RESOURCES`."""
+        self.hints: list[Hint] = []
+        """Each is called with Redis once what was written is committed, and once only: where Redis is away, or the
+        worker is killed in between, it is not said at all."""
         self._report = report
 
     async def progress(self, done: float) -> None:
@@ -103,7 +137,8 @@ class Job:
     """A function that runs later, in its tenant's scope.
 
     Its parameters are the job's arguments, JSON on their way and checked against their types by msgspec, except those
-    whose type says that they are given: `AsyncSession`, `TenantContext`, `JobRun`, and every `Service`.
+    whose type says that they are given: `AsyncSession`, `TenantContext`, `JobRun`, `Settings`, `Vault`, and every
+    `Service`; or `Transactions`, in place of a session and of services.
     """
 
     def __init__(
@@ -130,6 +165,7 @@ class Job:
         self.keep = keep
         self.platform = platform
         self._given: dict[str, Provider] = {}
+        needs_session = False
         fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
         hints = get_type_hints(function, include_extras=True)
         for parameter in inspect.signature(function).parameters.values():
@@ -141,11 +177,16 @@ class Job:
             if (provider := _provider(hint)) is not None:
                 if platform and hint is TenantContext:
                     raise TypeError(f"job {name!r}: a job of the platform has no tenant")
+                needs_session |= _needs_session(hint)
                 self._given[parameter.name] = provider
             elif parameter.default is parameter.empty:
                 fields.append((parameter.name, hint))
             else:
                 fields.append((parameter.name, hint, parameter.default))
+        self.opens_transactions = any(hints[given] is Transactions for given in self._given)
+        """Whether it begins its transactions itself, and is given none."""
+        if self.opens_transactions and needs_session:
+            raise TypeError(f"job {name!r}: expected a session or services, or Transactions, and not both")
         self.arguments = msgspec.defstruct(f"{name}_arguments", fields, kw_only=True, forbid_unknown_fields=True)
 
     async def enqueue(
@@ -234,7 +275,15 @@ def job(
     return decorate
 
 
+def _needs_session(hint: Any) -> bool:
+    return hint is AsyncSession or (isinstance(hint, type) and issubclass(hint, Service))
+
+
 def _provider(hint: Any) -> Provider | None:
+    if hint is Transactions:
+        return lambda run: run.open
+    if hint in RESOURCES:
+        return lambda run: run.resources[hint]
     if hint is JobRun:
         return lambda run: run
     if hint is AsyncSession:
@@ -242,5 +291,6 @@ def _provider(hint: Any) -> Provider | None:
     if hint is TenantContext:
         return lambda run: run.tenant
     if isinstance(hint, type) and issubclass(hint, Service):
-        return lambda run: hint(session=run.session)
+        # A job that asks for services has a session.
+        return lambda run: hint(session=run.session)  # type: ignore[arg-type]
     return None

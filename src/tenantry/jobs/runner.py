@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -22,12 +22,14 @@ from tenantry.kernel.http.failures import explain_failure, sqlstate_of
 from tenantry.tenancy.database import LOST
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
+    from redis.asyncio import Redis
     from saq.job import Job as SaqJob
     from saq.types import Context
+    from sqlalchemy.ext.asyncio import AsyncSession
 
-    from tenantry.jobs.definition import Job
+    from tenantry.jobs.definition import Hint, Job
     from tenantry.jobs.fair import FairQueue
     from tenantry.tenancy.context import TenantContext
     from tenantry.tenancy.database import Database
@@ -59,12 +61,18 @@ class Runner:
         database: Database,
         registry: TenantRegistry,
         control: Scope,
+        resources: Mapping[type, Any],
     ) -> None:
-        """`control` is the control plane's scope, for writing: of the platform's jobs, and of rows that are dead."""
+        """`control` is the control plane's scope, for writing: of the platform's jobs, and of rows that are dead.
+
+        `resources` has one object of each type of `tenantry.jobs.definition.RESOURCES`.
+        """
         self._jobs = {job.name: job for job in jobs}
         self._database = database
         self._registry = registry
         self._control = control
+        self._resources = resources
+        self._redis = queue.ring.redis
         queue.when_dead = self.bury
 
     @property
@@ -93,7 +101,9 @@ class Runner:
                     tenant=tenant,
                     arguments=(taken.kwargs or {}).get("arguments", {}),
                     meta=told,
+                    resources=self._resources,
                     report=lambda done: taken.update(progress=done),
+                    redis=self._redis,
                 )
             except Discard as reason:
                 _log.info("job discarded", reason=str(reason))
@@ -165,40 +175,74 @@ async def attempt(
     tenant: TenantContext | None,
     arguments: dict[str, Any],
     meta: dict[str, Any],
+    resources: Mapping[type, Any],
     report: Callable[[float], Awaitable[None]],
+    redis: Redis | None = None,
 ) -> Any:
     """Run a job once, in one transaction with the end of its row; its result, as JSON has it.
 
+    A job that begins its transactions itself is run outside of any, and its row ends in one of its own after it. Its
+    hints are said in `redis`, if that is given.
+
     Raises:
         Hopeless: the arguments do not fit, or the result is not JSON.
-        Exception: whatever the job raises; nothing is written then.
+        Exception: whatever the job raises; nothing is written then, but what it has committed itself.
     """
-    async with AsyncExitStack() as stack:
-        try:
-            transaction = await stack.enter_async_context(database.transaction(scope))
-        except LOST as error:
-            raise _OutageError(str(error)) from error
-        session = transaction.session
-        if entry is not None and not await acknowledge(session, entry, platform=tenant is None):
-            # Its effect is committed: the worker that did it died before it could say so.
-            return None
-        run = JobRun(
+
+    @asynccontextmanager
+    async def begin() -> AsyncIterator[AsyncSession]:
+        async with AsyncExitStack() as stack:
+            try:
+                transaction = await stack.enter_async_context(database.transaction(scope))
+            except LOST as error:
+                raise _OutageError(str(error)) from error
+            yield transaction.session
+
+    def run_on(session: AsyncSession | None) -> JobRun:
+        return JobRun(
             job_id=job_id,
             name=job.name,
             attempt=number,
             attempts=job.retries,
             session=session,
+            open=begin,
             tenant=tenant,
             meta=meta,
+            resources=resources,
             report=report,
         )
-        result = await job.run(run, arguments)
-        try:
+
+    if job.opens_transactions:
+        run = run_on(None)
+        result = _as_json(await job.run(run, arguments))
+    async with begin() as session:
+        ended = entry is not None and not await acknowledge(session, entry, platform=tenant is None)
+        if not job.opens_transactions:
+            if ended:
+                # Its effect is committed: the worker that did it died before it could say so.
+                return None
+            run = run_on(session)
             # Before the commit: what cannot be kept would else be done again.
-            plain = msgspec.to_builtins(result, str_keys=True)
-        except (TypeError, ValueError) as error:
-            raise Hopeless(f"the result is not JSON: {error}") from error
-    return plain
+            result = _as_json(await job.run(run, arguments))
+    if redis is not None:
+        await _say(run.hints, redis)
+    return result
+
+
+def _as_json(result: Any) -> Any:
+    try:
+        return msgspec.to_builtins(result, str_keys=True)
+    except (TypeError, ValueError) as error:
+        raise Hopeless(f"the result is not JSON: {error}") from error
+
+
+async def _say(hints: Iterable[Hint], redis: Redis) -> None:
+    for hint in hints:
+        try:
+            await hint(redis)
+        except Exception as error:
+            # What it is about is committed: the job has ended well, and is not to be tried again for this.
+            _log.warning("a job's hint was not said", error=repr(error))
 
 
 def _is_outage(error: Exception) -> bool:

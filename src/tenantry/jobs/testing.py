@@ -27,8 +27,10 @@ from tenantry.jobs.models import OutboxEntry
 from tenantry.jobs.runner import attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from uuid import UUID
+
+    from redis.asyncio import Redis
 
     from tenantry.jobs.definition import Job
     from tenantry.tenancy.context import TenantContext
@@ -55,11 +57,25 @@ class Enqueued:
 class JobBox:
     """The outbox, as a test looks into it."""
 
-    def __init__(self, database: Database, control: Scope, jobs: Iterable[Job]) -> None:
-        """`jobs` are those that `drain` can run: `tenantry.features.JOBS`, or a test's own."""
+    def __init__(
+        self,
+        database: Database,
+        control: Scope,
+        jobs: Iterable[Job],
+        resources: Mapping[type, Any] | None = None,
+        *,
+        redis: Redis | None = None,
+    ) -> None:
+        """`jobs` are those that `drain` can run: `tenantry.features.JOBS`, or a test's own.
+
+        `resources` is what jobs may ask for besides, by type: `{Settings: settings}`. With `redis` their hints are
+        said, as a worker says them.
+        """
+        self._redis = redis
         self._database = database
         self._control = control
         self._jobs = {job.name: job for job in jobs}
+        self._resources = resources or {}
 
     async def enqueued(self, tenant: TenantContext | None, job: Job | None = None) -> list[Enqueued]:
         """What waits of a tenant (None: of the platform), the first that was enqueued first."""
@@ -119,7 +135,9 @@ class JobBox:
                     tenant=tenant,
                     arguments=entry.arguments,
                     meta=entry.meta,
+                    resources=self._resources,
                     report=report,
+                    redis=self._redis,
                 )
         except Discard:
             async with self._database.transaction(self._control) as transaction:
