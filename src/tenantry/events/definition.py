@@ -10,6 +10,10 @@ A package declares what its services record in its manifest, each with the struc
 
 and another one, or the same, which job is enqueued with it: `handlers={"team.member_added": greet}`, or `"*"` for all
 of them. Such a job has one argument: `async def greet(event: RecordedEvent, users: UserService) -> None`.
+A package whose rows follow from events (`listener=`) has a function called with each, in the transaction that records
+it: a job for every event of every organization would be too many where few of them matter.
+
+Of which of them people are told, and who, a manifest says as well: `tenantry.events.notification`.
 
 A payload holds ids, numbers, truth values and words of our own (`Literal`), never text of anybody's: what a trail says
 of a person is gone with the person's account, without a row of the trail being changed.
@@ -19,7 +23,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,15 +32,19 @@ from uuid import UUID
 import msgspec
 from msgspec import inspect
 
+from tenantry.events.notification import NotificationKind, check_kind
 from tenantry.jobs.definition import Job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tenantry.kernel.feature import Feature
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from tenantry.kernel.feature import Feature, Permission
 
 __all__ = (
     "EVERY",
+    "NOTIFIED",
     "Event",
     "EventCatalogue",
     "Payload",
@@ -48,6 +56,11 @@ __all__ = (
 
 EVERY = "*"
 """In place of a name: all events."""
+
+NOTIFIED = "notified"
+"""In place of a name: the events of which people are told (`Feature.notifications`)."""
+
+Listener = Callable[["AsyncSession", "RecordedEvent"], Awaitable[None]]
 
 _NAME = re.compile(r"[a-z][a-z_]{0,40}\.[a-z][a-z_]{0,40}")
 
@@ -111,14 +124,15 @@ def _is_impersonal(kind: inspect.Type) -> bool:
 
 
 class EventCatalogue:
-    """All events, and which jobs each is handed to: the union of all features' manifests."""
+    """All events, which jobs each is handed to, and who is told of it: the union of all features' manifests."""
 
     def __init__(self, features: Iterable[Feature]) -> None:
         """Read the manifests.
 
         Raises:
-            ValueError: two features declare one event, or a job is to handle one that nobody declares.
-            TypeError: a handler is no job that takes an event.
+            ValueError: two features declare one event, a job is to handle one that nobody declares, or people are to
+                be told of one who cannot be found.
+            TypeError: a handler is no job that takes an event, or a notification is none.
         """
         features = tuple(features)
         events: dict[str, Event] = {}
@@ -128,15 +142,30 @@ class EventCatalogue:
                     raise ValueError(f"the event {event.name!r} is declared twice")
                 events[event.name] = event
         self.events: Mapping[str, Event] = events
+        self.permissions: Mapping[str, Permission] = {
+            permission.name: permission for feature in features for permission in feature.permissions
+        }
+        kinds: dict[str, NotificationKind] = {}
+        for kind in (each for feature in features for each in feature.notifications):
+            checked = check_kind(kind, events, self.permissions)
+            if kinds.setdefault(checked.name, checked) is not checked:
+                raise ValueError(f"two notifications tell of {checked.name!r}")
+        self.notifications: Mapping[str, NotificationKind] = kinds
         handlers: dict[str, list[Job]] = {}
         for feature in features:
             for name, job in feature.handlers.items():
-                if name != EVERY and name not in events:
+                if name not in {EVERY, NOTIFIED} and name not in events:
                     raise ValueError(f"feature {feature.name!r}: there is no event {name!r} to handle")
                 _check_handler(job)
                 handlers.setdefault(name, []).append(job)
-        every = handlers.get(EVERY, [])
-        self._handlers = {name: (*handlers.get(name, ()), *every) for name in events}
+        self.listeners: tuple[Listener, ...] = tuple(
+            feature.listener for feature in features if feature.listener is not None
+        )
+        """What is called with every event, in the transaction that records it."""
+        every, notified = handlers.get(EVERY, []), handlers.get(NOTIFIED, [])
+        self._handlers = {
+            name: (*handlers.get(name, ()), *(notified if name in kinds else ()), *every) for name in events
+        }
 
     def event(self, name: str) -> Event:
         """The event of that name.

@@ -89,6 +89,8 @@ async def record_event(
     await session.execute(
         insert(AuditEvent).values(**{field: getattr(recorded, field) for field in RecordedEvent.__struct_fields__})
     )
+    for listen in catalogue.listeners:
+        await listen(session, recorded)
     for job in catalogue.handlers(name):
         await job.enqueue(session, event=recorded)
     return recorded

@@ -76,5 +76,9 @@ class Feature:
     """When some of them come back by themselves: `tenantry.jobs.schedule.Schedule`."""
     events: tuple[Any, ...] = ()
     """What its services record: `tenantry.events.definition.Event`."""
+    listener: Callable[..., Awaitable[None]] | None = None
+    """Is called with a session and every event, in the transaction that records it; see the same."""
     handlers: Mapping[str, Any] = field(default_factory=dict)
     """Jobs that are enqueued with an event, by its name, or by `*` with every one; see `tenantry.events.definition`."""
+    notifications: tuple[Any, ...] = ()
+    """Of which events people are told, and who: `tenantry.events.notification.NotificationKind`."""
