@@ -16,6 +16,8 @@ from tenantry.domain.identity.invitations.service import Invitations
 from tenantry.domain.identity.principal import load_user_principal
 from tenantry.domain.identity.sessions.service import Authenticator
 from tenantry.domain.identity.sessions.throttle import LoginThrottle
+from tenantry.domain.notifications.listeners import Listeners
+from tenantry.domain.notifications.stream import NotificationStreams
 from tenantry.domain.roles.catalogue import PermissionCatalogue
 from tenantry.features import DOMAIN_FEATURES, PLATFORM_FEATURES, PROVISION_HOOKS, SCHEDULES, USAGE_HOOKS
 from tenantry.jobs.ring import Ring
@@ -84,6 +86,15 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
         database=database, registry=registry, tokens=tokens, hasher=hasher, settings=settings, throttle=throttle
     )
 
+    listeners = Listeners(
+        redis,
+        registry,
+        shutdown,
+        most=settings.stream_limit,
+        most_per_tenant=settings.stream_limit_per_tenant,
+        most_per_user=settings.stream_limit_per_user,
+    )
+
     async def ask_database() -> None:
         async with database.transaction(control_read) as transaction:
             await transaction.session.execute(text("SELECT 1"))
@@ -100,7 +111,8 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
         await registry.start()
         try:
             with shutdown.watch():
-                yield
+                async with listeners.open():
+                    yield
         finally:
             await registry.stop()
             await redis.aclose()
@@ -189,6 +201,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
                 registry=registry,
             ),
             "rollout_events": RolloutEvents(shutdown),
+            "notification_streams": NotificationStreams(listeners, lifetime=settings.stream_lifetime),
             "open_storage": open_storage,
             "job_states": job_states,
             "schedules": {schedule.name: schedule for schedule in SCHEDULES},

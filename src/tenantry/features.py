@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tenantry.domain import audit as trail
 from tenantry.domain import jobs as own_jobs
-from tenantry.domain import organization, roles, tags, teams
+from tenantry.domain import notifications, organization, roles, tags, teams, webhooks
 from tenantry.domain.identity import invitations, sessions, users
 from tenantry.events.definition import EventCatalogue, use_catalogue
 from tenantry.platform import (
@@ -33,6 +33,7 @@ __all__ = (
     "DOMAIN_FEATURES",
     "EVENTS",
     "JOBS",
+    "NOTIFICATIONS",
     "PLATFORM_FEATURES",
     "PROVISION_HOOKS",
     "SCHEDULES",
@@ -52,6 +53,8 @@ DOMAIN_FEATURES: tuple[Feature, ...] = (
     organization.FEATURE,
     own_jobs.FEATURE,
     trail.FEATURE,
+    webhooks.FEATURE,
+    notifications.FEATURE,
 )
 """In the order in which their `seed` and then their `provision` hooks run: a hook may use the rows of those before."""
 
@@ -90,6 +93,9 @@ SCHEDULES: tuple[Schedule, ...] = tuple(
 
 EVENTS = EventCatalogue(DOMAIN_FEATURES)
 """Everything that can be recorded, and which jobs each is handed to."""
+
+NOTIFICATIONS = EVENTS.notifications
+"""Of which events people are told, by their names."""
 
 use_catalogue(EVENTS)
 

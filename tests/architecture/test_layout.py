@@ -19,8 +19,10 @@ SOMETIMES = frozenset({"jobs.py", "handlers.py", "providers.py", "queries.py"})
 PECULIAR = {
     "domain/audit": {"chain.py"},
     "domain/identity/sessions": {"throttle.py"},
+    "domain/notifications": {"listeners.py", "stream.py"},
     "domain/organization": {"owners.py"},
     "domain/roles": {"catalogue.py"},
+    "domain/webhooks": {"deliveries.py", "delivery_controller.py", "fanout.py", "message.py", "sending.py"},
     "platform/deletion": {"catalog.py", "certificate.py", "chore.py", "holdings.py", "purge.py"},
     "platform/lifecycle": {
         "archiving.py",

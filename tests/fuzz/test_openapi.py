@@ -59,7 +59,10 @@ def deployment(template: Template, tmp_path_factory: pytest.TempPathFactory) -> 
     addresses = asyncio.run(clone_database(template))
     try:
         # What archives a tenant waits for every process to have noticed: two of these intervals.
-        with open_deployment(addresses, tmp_path_factory.mktemp("fuzz"), registry_poll_interval=0.1) as opened:
+        # A stream of notifications is read to its end.
+        with open_deployment(
+            addresses, tmp_path_factory.mktemp("fuzz"), registry_poll_interval=0.1, stream_lifetime=0.1
+        ) as opened:
             yield opened
     finally:
         asyncio.run(drop_database(addresses))

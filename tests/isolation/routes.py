@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 from uuid import UUID, uuid4
 
+import httpx
 import msgspec
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
@@ -36,10 +37,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from tenantry.asgi import create_app
+from tenantry.domain.webhooks.schemas import EventFilter
 from tenantry.features import DOMAIN_FEATURES, TENANT_METADATA
 from tenantry.kernel.schema import UNSET, Email, Password, Slug
 from tenantry.kernel.settings import load_settings
-from tests.world import PASSWORD
+from tests.platform.rollouts.listening import listen_at
+from tests.world import PASSWORD, Caller
 
 __all__ = ("ENDPOINTS", "IDENTIFIERS", "Endpoint", "body_of", "identifiers_in", "plant", "plant_link", "snapshot")
 
@@ -71,6 +74,11 @@ class Endpoint:
     @property
     def any_user(self) -> bool:
         return bool(self.handler.opt.get("any_user"))
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether its answer is a stream that the server does not end."""
+        return bool(self.handler.opt.get("endless"))
 
     @property
     def writes(self) -> bool:
@@ -169,7 +177,10 @@ def _value(annotation: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _value(get_args(annotation)[0])
     if origin is typing.Annotated:
-        return _value(get_args(annotation)[0])
+        kind, *meta = get_args(annotation)
+        if get_origin(kind) is list and any(getattr(each, "min_length", None) for each in meta):
+            return [_value(item) for item in get_args(kind)]
+        return _value(kind)
     if origin is Literal:
         return get_args(annotation)[-1]
     if origin is list:
@@ -192,7 +203,23 @@ def _value(annotation: Any) -> Any:
     raise NotImplementedError(f"teach tests/isolation/routes.py to fill in {annotation}")
 
 
-_WORDS: dict[Any, str] = {Email: "planted-{}@example.com", Password: PASSWORD, Slug: "planted-{}"}
+_WORDS: dict[Any, str] = {
+    Email: "planted-{}@example.com",
+    EventFilter: "*",
+    Password: PASSWORD,
+    Slug: "planted-{}",
+}
+
+
+async def begin_endless(caller: Caller, endpoint: Endpoint) -> httpx.Response:
+    """The beginning of an answer that does not end: httpx's transport would wait for the rest."""
+    transport: Any = caller.http._transport
+    async with listen_at(transport.app, endpoint.url(), token=caller.access_token) as listener:
+        if listener.status == 200:
+            told = await listener.event()
+            return httpx.Response(200, json=told.data)
+        await listener.ended()
+        return httpx.Response(listener.status, headers=listener.headers, content=listener.body)
 
 
 # Rows.
@@ -236,8 +263,8 @@ def _column_value(table: Table, column: Column[Any]) -> Any:
     if isinstance(kind, JSONB):
         return {}
     if isinstance(kind, Boolean):
-        # A user that is active, and no superuser.
-        return column.name == "is_active"
+        # A user that is active, and no superuser; a webhook that is enabled.
+        return column.name in {"is_active", "is_enabled"}
     if isinstance(kind, Integer):
         return number
     if isinstance(kind, LargeBinary):

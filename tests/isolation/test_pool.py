@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.databases import Template, clone_database, drop_database
-from tests.isolation.routes import ENDPOINTS, IDENTIFIERS, body_of, plant
+from tests.isolation.routes import ENDPOINTS, IDENTIFIERS, begin_endless, body_of, plant
 from tests.world import open_world
 
 
@@ -24,7 +24,12 @@ async def test_every_request_makes_do_with_one_connection(template: Template, tm
                     ids = {name: (await plant(transaction.session, model))["id"] for name, model in IDENTIFIERS.items()}
                 caller = tenant if endpoint.path.startswith("/api/") else world.operator
                 body = body_of(endpoint.body, ids)
-                answer = await caller.request(endpoint.method, endpoint.url(ids), **({"json": body} if body else {}))
+                if endpoint.is_endless:
+                    answer = await begin_endless(caller, endpoint)
+                else:
+                    answer = await caller.request(
+                        endpoint.method, endpoint.url(ids), **({"json": body} if body else {})
+                    )
                 assert answer.status_code < 500, f"{endpoint}: {answer.text}"
     finally:
         await drop_database(addresses)

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tenantry.tenancy import release
+from tenantry.tenancy.migrations import head
 from tenantry.tenancy.release import OLDEST_SERVED, served_range, served_revisions
 from tenantry.tenancy.revisions import UnknownRevisionError, revisions
 from tests.isolation.routes import ENDPOINTS, body_of
@@ -92,14 +93,14 @@ async def test_a_release_whose_oldest_revision_is_not_in_the_tree_does_not_start
 async def test_tenants_before_and_after_the_range_are_refused_while_their_neighbours_are_served(
     world: World, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tenants = {revision: await world.create_tenant("ranged") for revision in ("0002", "0003", "0004", "0005")}
+    newest = head("tenant")
+    before, oldest, last, ahead = (f"{int(newest) + more:04}" for more in range(4))
+    tenants = {revision: await world.create_tenant("ranged") for revision in (before, oldest, last, ahead)}
     trees = Trees(tmp_path, monkeypatch)
     trees.copy("tenant")
-    newest = max(path.name[:4] for path in (trees.folder / "tenant" / "versions").glob("*.py"))
-    assert newest == "0002", "this test's own revisions follow the project's: renumber them"
-    for number, after in (("0003", "0002"), ("0004", "0003")):
+    for number, after in ((oldest, before), (last, oldest)):
         trees.add("tenant", number, revision_text(number, after))
-    monkeypatch.setattr(release, "OLDEST_SERVED", "0003")
+    monkeypatch.setattr(release, "OLDEST_SERVED", oldest)
     for revision, tenant in tenants.items():
         await ledger.put(tenant, revision)
     async with open_api(world.addresses, world.settings.home) as later:
@@ -108,13 +109,13 @@ async def test_tenants_before_and_after_the_range_are_refused_while_their_neighb
             for revision, tenant in tenants.items()
         }
         assert {revision: answer.status_code for revision, answer in answers.items()} == {
-            "0002": 503,
-            "0003": 200,
-            "0004": 200,
-            "0005": 503,
+            before: 503,
+            oldest: 200,
+            last: 200,
+            ahead: 503,
         }
-        for revision in ("0002", "0005"):
-            _is_refused(answers[revision], revision, "0003", "0004")
+        for revision in (before, ahead):
+            _is_refused(answers[revision], revision, oldest, last)
 
 
 async def test_a_tenant_is_served_again_as_soon_as_it_is_migrated(

@@ -288,6 +288,9 @@ class Deployment:
             environment["TENANTRY_KEYRING"] = str(self.settings.keyring.absolute())
         if self.settings.vault_file is not None:
             environment["TENANTRY_VAULT_FILE"] = str(self.settings.vault_file.absolute())
+        if not self.settings.outbound_networks and is_loopback(self.settings.host):
+            # Whoever tries webhooks has their receiver here. Nobody else can make any.
+            environment["TENANTRY_OUTBOUND_NETWORKS"] = "127.0.0.0/8,::1/128"
         return environment
 
     def _start_api(self, addresses: HomeAddresses) -> Program:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, TypeVar
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, TypeVar, overload
 
 import msgspec
 from email_validator import EmailNotValidError, validate_email
@@ -28,6 +29,7 @@ __all__ = (
     "Update",
     "camel",
     "changes",
+    "in_utc",
     "normalize_email",
 )
 
@@ -109,6 +111,28 @@ Email = Annotated[str, Meta(min_length=3, max_length=254, extra_json_schema={"ex
 
 Password = Annotated[str, Meta(min_length=1, max_length=1024)]
 """A password to check. Bounded, since hashing costs by length; a new one's strength is for the service to judge."""
+
+
+@overload
+def in_utc(field: str, moment: datetime, *, source: Source = ...) -> datetime: ...
+@overload
+def in_utc(field: str, moment: datetime | None, *, source: Source = ...) -> datetime | None: ...
+def in_utc(field: str, moment: datetime | None, *, source: Source = "body") -> datetime | None:
+    """The moment in UTC, of which the database knows no other form.
+
+    Raises:
+        ValidationFailedException: it has no offset, or is no moment of the calendar in UTC.
+    """
+    if moment is None:
+        return None
+    try:
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except OverflowError:
+        pass
+    raise ValidationFailedException.of(
+        field, "Expected a time with an offset, such as 2026-11-23T09:00:00Z.", source=source
+    )
 
 
 def normalize_email(text: str, *, field: str = "email", source: Source = "body") -> str:

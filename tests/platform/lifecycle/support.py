@@ -14,10 +14,16 @@ import asyncpg
 import httpx
 
 from tenantry.domain.audit.chain import seal_next
+from tenantry.features import JOBS
+from tenantry.jobs.testing import JobBox
+from tenantry.kernel.security import Vault
+from tenantry.kernel.settings import Settings
 from tenantry.kernel.storage import Storage
 from tenantry.platform.archives.writer import TableDigest, table_digests
 from tenantry.platform.provisioning.fingerprint import describe_schema, fingerprint
 from tenantry.tenancy.connection import DriverConnection
+from tenantry.tenancy.context import control_scope
+from tenantry.tenancy.wiring import scope_times
 from tests.databases import Template
 from tests.platform.belongings import make_due, provisioner
 from tests.platform.support import as_admin, eventually, open_api, tenant_body
@@ -89,6 +95,17 @@ async def found(api: World, slug: str, *, teams: int = 2) -> Inhabited:
     # A refresh leaves a spent token behind.
     again = await api.http.post("/api/auth/refresh", json={"refreshToken": owner.refresh_token})
     assert again.status_code == 200, again.text
+    wanted = {"items": [{"kind": "user.created", "inApp": True}]}
+    chosen = await owner.request("PUT", "/api/notifications/preferences", json=wanted)
+    assert chosen.status_code == 200, chosen.text
+    # Nobody listens there: a ping is tried once.
+    hook = await owner.post("/api/webhooks", json={"url": "http://127.0.0.1:9/", "events": ["webhook.pinged"]})
+    assert hook.status_code == 201, hook.text
+    assert (await owner.post(f"/api/webhooks/{hook.json()['id']}/ping")).status_code == 202
+    # Who was put into a team is told.
+    resources = {Settings: api.settings, Vault: api.app.state.vault}
+    box = JobBox(api.database, control_scope(scope_times(api.settings), read_only=False), JOBS, resources)
+    await box.drain(api.app.state.registry.by_id(UUID(made.json()["id"])))
     await seal(api, UUID(made.json()["id"]))
     return Inhabited(slug, UUID(made.json()["id"]), Caller(api.http, again.json()["accessToken"]), tuple(people))
 

@@ -30,7 +30,10 @@ from tests.platform.support import as_admin
 from tests.tree import TenantTree
 from tests.world import PASSWORD, Caller, World
 
-SECRET = {"user_session", "spent_refresh_token", "invitation"}
+SECRET = {
+    *("user_session", "spent_refresh_token", "invitation"),
+    *("webhook_endpoint", "webhook_delivery", "webhook_attempt"),
+}
 
 
 def _clone(**more: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from tenantry.kernel.http import edge
 from tests.world import World
 
-__all__ = ("Event", "Listener", "listen", "parse")
+__all__ = ("Event", "Listener", "listen", "listen_at", "parse", "scope_at")
 
 
 @dataclass
@@ -125,11 +125,33 @@ async def listen(
     api: World, rollout_id: object, *, token: str = "", last_id: str | None = None
 ) -> AsyncIterator[Listener]:
     """Ask for the events of a rollout, as the operator unless a token is given."""
-    headers = [(b"host", b"localhost"), (b"authorization", f"Bearer {token or api.operator.access_token}".encode())]
+    path = f"/platform/rollouts/{rollout_id}/events"
+    async with listen_at(edge(api.app), path, token=token or api.operator.access_token, last_id=last_id) as listener:
+        yield listener
+
+
+@asynccontextmanager
+async def listen_at(served: Any, path: str, *, token: str, last_id: str | None = None) -> AsyncIterator[Listener]:
+    """Ask an ASGI application for the events at an address."""
+    scope = scope_at(path, token=token, last_id=last_id)
+    listener = Listener()
+    listener.task = asyncio.create_task(served(scope, listener.receive, listener.send))
+    try:
+        async with asyncio.timeout(10):
+            await listener.answered.wait()
+        yield listener
+    finally:
+        listener.reads.set()
+        listener.gone.set()
+        await listener.ended()
+
+
+def scope_at(path: str, *, token: str, last_id: str | None = None) -> Any:
+    """The request, as an ASGI application gets it."""
+    headers = [(b"host", b"localhost"), (b"authorization", f"Bearer {token}".encode())]
     if last_id is not None:
         headers.append((b"last-event-id", last_id.encode()))
-    path = f"/platform/rollouts/{rollout_id}/events"
-    scope: Any = {
+    return {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
@@ -143,14 +165,3 @@ async def listen(
         "client": ("127.0.0.1", 1),
         "server": ("localhost", 80),
     }
-    listener = Listener()
-    served: Any = edge(api.app)
-    listener.task = asyncio.create_task(served(scope, listener.receive, listener.send))
-    try:
-        async with asyncio.timeout(10):
-            await listener.answered.wait()
-        yield listener
-    finally:
-        listener.reads.set()
-        listener.gone.set()
-        await listener.ended()

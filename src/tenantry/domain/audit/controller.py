@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -13,8 +13,8 @@ from litestar.response import Stream
 
 from tenantry.domain.audit.schemas import AuditEventRead
 from tenantry.domain.audit.service import AuditTrailService, TrailFilter, export_lines, provide_trail
-from tenantry.kernel.errors import NotAuthenticatedException, ValidationFailedException
-from tenantry.kernel.schema import Page
+from tenantry.kernel.errors import NotAuthenticatedException
+from tenantry.kernel.schema import Page, in_utc
 from tenantry.kernel.service import Injected, ListQuery, create_list_query
 from tenantry.tenancy.database import Database
 from tenantry.tenancy.guards import requires_permission
@@ -112,25 +112,11 @@ def _filter(
     name: str | None, actor: str | None, subject: UUID | None, since: datetime | None, until: datetime | None
 ) -> TrailFilter:
     return TrailFilter(
-        name=name, actor=actor, subject=subject, since=_in_utc("from", since), until=_in_utc("to", until)
-    )
-
-
-def _in_utc(field: str, moment: datetime | None) -> datetime | None:
-    """The moment, of which the database knows no other form.
-
-    Raises:
-        ValidationFailedException: it has no offset, or is no moment of the calendar in UTC.
-    """
-    if moment is None:
-        return None
-    try:
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
-    except OverflowError:
-        pass
-    raise ValidationFailedException.of(
-        field, "Expected a time with an offset, such as 2026-11-23T09:00:00Z.", source="query"
+        name=name,
+        actor=actor,
+        subject=subject,
+        since=in_utc("from", since, source="query"),
+        until=in_utc("to", until, source="query"),
     )
 
 

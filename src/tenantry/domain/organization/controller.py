@@ -10,7 +10,9 @@ from litestar.datastructures import ResponseHeader
 from litestar.params import FromPath
 from litestar.response import Stream
 from litestar.status_codes import HTTP_202_ACCEPTED
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from tenantry.domain.organization.jobs import announce_export, pause_before
 from tenantry.domain.organization.schemas import OrganizationExport, OrganizationRead
 from tenantry.domain.organization.service import OrganizationService, find_file, provide_organization
 from tenantry.kernel.errors import NotAuthenticatedException
@@ -52,10 +54,18 @@ class OrganizationController(Controller):
         response_headers=[ResponseHeader(name="Location", description="The export.", documentation_only=True)],
     )
     async def create_export(
-        self, request: Request[Any, Any, Any], organization: Injected[OrganizationService]
+        self,
+        request: Request[Any, Any, Any],
+        organization: Injected[OrganizationService],
+        db_session: Injected[AsyncSession],
     ) -> Response[OrganizationExport]:
-        """Have a copy of all the organization's data made, without passwords and sessions; one at a time."""
-        made = await organization.request_export(principal_of(request).id)
+        """Have a copy of all the organization's data made, without passwords and sessions; one at a time.
+
+        Whoever has asked is told when it is ready.
+        """
+        user_id = principal_of(request).id
+        made = await organization.request_export(user_id)
+        await announce_export.schedule(db_session, pause_before(0), export_id=made.id, user_id=user_id)
         return Response(
             made,
             status_code=HTTP_202_ACCEPTED,

@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+from tenantry.events.definition import Payload
 from tenantry.kernel.schema import BaseStruct
 
-__all__ = ("OrganizationExport", "OrganizationPlan", "OrganizationRead")
+__all__ = ("ExportOf", "OrganizationExport", "OrganizationPlan", "OrganizationRead")
 
 
 class OrganizationPlan(BaseStruct):
@@ -35,3 +36,9 @@ class OrganizationExport(BaseStruct):
     finished_at: datetime | None
     expires_at: datetime | None
     """When the file is removed."""
+
+
+class ExportOf(Payload):
+    """Of the event: who had asked for it."""
+
+    user_id: UUID

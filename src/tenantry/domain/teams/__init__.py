@@ -4,6 +4,7 @@ from tenantry.domain.teams.controller import TeamController, TeamMemberControlle
 from tenantry.domain.teams.models import Team, TeamMember
 from tenantry.domain.teams.schemas import MemberLeft, MemberPlaced, TeamChanged, TeamFounded
 from tenantry.events.definition import Event
+from tenantry.events.notification import NamedIn, NotificationKind
 from tenantry.kernel.feature import Feature, Permission
 
 FEATURE = Feature(
@@ -23,5 +24,10 @@ FEATURE = Feature(
         Event("team.member_added", "A user was put into a team.", MemberPlaced),
         Event("team.member_role_changed", "A member of a team was given another role in it.", MemberPlaced),
         Event("team.member_removed", "A user was taken out of a team, or left it.", MemberLeft),
+    ),
+    notifications=(
+        NotificationKind("team.member_added", "You were put into a team.", NamedIn("user_id")),
+        NotificationKind("team.member_role_changed", "You were given another role in a team.", NamedIn("user_id")),
+        NotificationKind("team.member_removed", "You were taken out of a team.", NamedIn("user_id")),
     ),
 )

@@ -11,7 +11,7 @@ from pydantic_settings import NoDecode
 from tenantry.kernel.settings.addresses import is_hostname, is_ip, is_origin
 from tenantry.kernel.settings.fields import expected, seconds, text, whole
 
-__all__ = ("Edge", "Logs", "Process")
+__all__ = ("Edge", "Logs", "Process", "Streams")
 
 
 class Process(BaseModel):
@@ -81,6 +81,35 @@ class Edge(BaseModel):
         if origins != ("*",) and not all(map(is_origin, origins)):
             raise ValueError(expected(cls.model_fields["cors_origins"]))
         return origins
+
+
+class Streams(BaseModel):
+    """Answers that go on: people's notifications as they come."""
+
+    stream_limit: int = whole(
+        1000,
+        least=1,
+        most=100_000,
+        description="Streams of notifications that one serving process keeps open; beyond it 429.",
+        unit="streams",
+    )
+    stream_limit_per_tenant: int = whole(
+        250,
+        least=1,
+        most=100_000,
+        description="Of which the people of one organization may have so many together; beyond it 429.",
+        unit="streams",
+    )
+    stream_limit_per_user: int = whole(
+        10,
+        least=1,
+        most=1000,
+        description="Of which one user may have so many, for each window and device; beyond it 429.",
+        unit="streams",
+    )
+    stream_lifetime: float = seconds(
+        3600.0, most=86_400, description="How long one stays open; its client then comes back, to whatever process."
+    )
 
 
 class Logs(BaseModel):

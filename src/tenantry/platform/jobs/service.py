@@ -154,7 +154,8 @@ class JobControl:
         """See to it that a job has no effect any more: one that waits is gone, one at work is stopped by its worker.
 
         A job at work holds the lock of its row until its transaction has ended. So whoever gets the lock knows that
-        nothing was committed, and that nothing can be any more once the row is gone.
+        nothing was committed, and that nothing can be any more once the row is gone. One that begins its transactions
+        itself is stopped first, and what it has committed by then stays.
 
         Args:
             job_id: which; a dead one may be cancelled as well, and is then forgotten.
@@ -170,9 +171,11 @@ class JobControl:
         deadline = loop.time() + wait
         seen = False
         while True:
+            # One that begins its transactions itself holds no lock while it works.
+            is_at_work = job_id in await self._states.active()
             async with self._database.transaction(self._write_scope) as transaction:
                 session = transaction.session
-                if (row := await _lock(session, job_id)) is not None:
+                if (row := await _lock(session, job_id)) is not None and not is_at_work:
                     return await self._cancel(session, row, actor)
                 held = await session.get(OutboxEntry, job_id)
             if held is None:

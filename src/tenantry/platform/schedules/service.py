@@ -220,7 +220,7 @@ class ScheduleControl:
         """The tenant; with `lock` it stays what it is: a purge that has begun counts what there is of it."""
         if tenant is None:
             return None
-        found = await TenantService(session=self._session).by_slug(tenant, lock=lock)
+        found = await TenantService(session=self._session).by_slug(tenant, lock=lock, key_share=True)
         if lock:
             require_living(found, "a change of its schedules")
         return found

@@ -59,14 +59,19 @@ class TenantService(Service[Tenant]):
     repository_type = Repo
     match_fields = ["slug"]
 
-    async def by_slug(self, slug: str, *, lock: bool = False) -> Tenant:
-        """The tenant of that slug.
+    async def by_slug(self, slug: str, *, lock: bool = False, key_share: bool = False) -> Tenant:
+        """The tenant of that slug; with `lock` as it is to stay until the transaction ends.
+
+        With `key_share` as well, others may go on to write rows that refer to it meanwhile: a worker that holds such
+        rows would else wait for us, and we for it.
 
         Raises:
             ResourceNotFoundException: there is none; `nearest` lists those spelled like it. For operators alone.
         """
         statement = select(Tenant).where(Tenant.slug == slug)
-        found: Tenant | None = await self.repository.session.scalar(statement.with_for_update() if lock else statement)
+        if lock:
+            statement = statement.with_for_update(key_share=key_share)
+        found: Tenant | None = await self.repository.session.scalar(statement)
         if found is None:
             raise await self._unknown(slug)
         return found

@@ -1,11 +1,13 @@
 """Invitations: how a person without a password gets one."""
 
 from tenantry.domain.identity.invitations.controller import InvitationController
+from tenantry.domain.identity.invitations.handlers import whoever_invited
 from tenantry.domain.identity.invitations.jobs import forget_old_invitations
 from tenantry.domain.identity.invitations.models import Invitation
 from tenantry.domain.identity.invitations.schemas import InvitationOf
 from tenantry.domain.identity.invitations.service import invite_owner
 from tenantry.events.definition import Event
+from tenantry.events.notification import NotificationKind
 from tenantry.jobs.schedule import Schedule
 from tenantry.kernel.feature import Feature
 
@@ -17,4 +19,7 @@ FEATURE = Feature(
     jobs=(forget_old_invitations,),
     schedules=(Schedule(forget_old_invitations, "0 3 * * *", jitter=7200),),
     events=(Event("invitation.accepted", "An invited person has set a password.", InvitationOf),),
+    notifications=(
+        NotificationKind("invitation.accepted", "Somebody whom you have invited is here.", whoever_invited),
+    ),
 )

@@ -6,6 +6,7 @@ from tenantry.domain.identity.sessions.models import SpentRefreshToken, UserSess
 from tenantry.domain.identity.sessions.schemas import SessionOf
 from tenantry.domain.identity.sessions.service import read_last_activity
 from tenantry.events.definition import Event
+from tenantry.events.notification import NamedIn, NotificationKind
 from tenantry.jobs.schedule import Schedule
 from tenantry.kernel.feature import Feature
 
@@ -21,6 +22,13 @@ FEATURE = Feature(
         Event("session.ended", "A user has signed out.", SessionOf),
         Event(
             "session.revoked", "A spent refresh token was used again, a sign of theft: the session ended.", SessionOf
+        ),
+    ),
+    notifications=(
+        NotificationKind(
+            "session.revoked",
+            "Somebody used a key to your account that had been used before, a sign of theft: the session has ended.",
+            NamedIn("user_id"),
         ),
     ),
 )

@@ -2,9 +2,11 @@
 
 from tenantry.domain.identity.users.controller import UserController
 from tenantry.domain.identity.users.models import User
+from tenantry.domain.identity.users.queries import HoldersOf
 from tenantry.domain.identity.users.schemas import UserChanged, UserRoles
 from tenantry.domain.identity.users.service import count_users, create_owner
 from tenantry.events.definition import Event
+from tenantry.events.notification import NotificationKind, the_subject
 from tenantry.kernel.feature import Feature, Permission
 
 FEATURE = Feature(
@@ -24,5 +26,13 @@ FEATURE = Feature(
         Event("user.roles_changed", "A user was given other roles.", UserRoles),
         Event("user.activated", "A user was let in again."),
         Event("user.deactivated", "A user was shut out, and their sessions ended."),
+    ),
+    notifications=(
+        # In a large organization somebody is added every day: for those who want to know.
+        NotificationKind(
+            "user.created", "Somebody was added to the organization.", HoldersOf("users:write"), in_app=False
+        ),
+        NotificationKind("user.roles_changed", "You were given other roles.", the_subject),
+        NotificationKind("user.activated", "You were let in again.", the_subject),
     ),
 )
