@@ -49,7 +49,14 @@ class Site:
     committed: dict[str, set[str]] = field(default_factory=dict)
 
     async def start_worker(self, **settings: object) -> None:
-        overrides = {"worker_concurrency": 8, "worker_grace": 5, "log_level": "ERROR", **settings}
+        overrides = {
+            "worker_concurrency": 8,
+            "worker_grace": 5,
+            "log_level": "ERROR",
+            # Where the receivers of webhooks are.
+            "outbound_networks": "127.0.0.1/32",
+            **settings,
+        }
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.jobs.effects", env=_environment(self.addresses, self.home, overrides)
         )
