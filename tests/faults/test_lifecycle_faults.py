@@ -38,7 +38,10 @@ from tests.world import PASSWORD, World
 
 pytestmark = pytest.mark.slow
 
-SECRET = {"user_session", "spent_refresh_token", "invitation"}
+SECRET = {
+    *("user_session", "spent_refresh_token", "invitation"),
+    *("webhook_endpoint", "webhook_delivery", "webhook_attempt"),
+}
 
 
 @dataclass(frozen=True)
