@@ -12,8 +12,9 @@ from litestar.di import Provide
 from sqlalchemy import text
 
 from tenantry import __version__
+from tenantry.domain.identity.api_keys.last_use import LastUses
+from tenantry.domain.identity.api_keys.principal import load_principal
 from tenantry.domain.identity.invitations.service import Invitations
-from tenantry.domain.identity.principal import load_user_principal
 from tenantry.domain.identity.sessions.service import Authenticator
 from tenantry.domain.identity.sessions.throttle import LoginThrottle
 from tenantry.domain.notifications.listeners import Listeners
@@ -135,7 +136,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
         route_handlers=[controller for feature in DOMAIN_FEATURES for controller in feature.controllers],
         middleware=[tenant_middleware],
         guards=[requires_active_user],
-        opt={"load_principal": load_user_principal},
+        opt={"load_principal": load_principal},
         security=[{TENANT_TOKEN: []}],
     )
     platform_router = Router(
@@ -176,6 +177,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
                 permission for feature in DOMAIN_FEATURES for permission in feature.permissions
             ),
             "authenticator": authenticator,
+            "last_uses": LastUses(database),
             "invitations": Invitations(
                 database=database,
                 registry=registry,

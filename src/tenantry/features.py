@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tenantry.domain import audit as trail
 from tenantry.domain import jobs as own_jobs
 from tenantry.domain import notifications, organization, roles, tags, teams, webhooks
-from tenantry.domain.identity import invitations, sessions, users
+from tenantry.domain.identity import api_keys, invitations, service_accounts, sessions, users
 from tenantry.events.definition import EventCatalogue, use_catalogue
 from tenantry.platform import (
     audit,
@@ -55,6 +55,8 @@ DOMAIN_FEATURES: tuple[Feature, ...] = (
     trail.FEATURE,
     webhooks.FEATURE,
     notifications.FEATURE,
+    service_accounts.FEATURE,
+    api_keys.FEATURE,
 )
 """In the order in which their `seed` and then their `provision` hooks run: a hook may use the rows of those before."""
 

@@ -18,6 +18,7 @@ SOMETIMES = frozenset({"jobs.py", "handlers.py", "providers.py", "queries.py"})
 
 PECULIAR = {
     "domain/audit": {"chain.py"},
+    "domain/identity/api_keys": {"last_use.py", "manage_controller.py", "principal.py"},
     "domain/identity/sessions": {"throttle.py"},
     "domain/notifications": {"listeners.py", "stream.py"},
     "domain/organization": {"owners.py"},

@@ -38,3 +38,11 @@ async def test_the_answers_are_what_the_api_answers(acme: TenantHandle) -> None:
     assert set(sent) <= {field.encode_name for field in msgspec.structs.fields(TeamCreate)}
     answer = (await acme.post("/api/teams", json=sent)).json()
     assert json.loads(refused) == {**answer, "requestId": json.loads(refused)["requestId"]}
+
+
+async def test_the_api_key_opens_what_it_is_shown_to_open(acme: TenantHandle) -> None:
+    _, sent = re.findall(r"-d '(\{\"name.*?\})'", README)
+    made = await acme.post("/api/api-keys", json=json.loads(sent))
+    assert made.status_code == 201, made.text
+    answer = await acme.http.get("/api/teams", headers={"Authorization": f"Bearer {made.json()['key']}"})
+    assert answer.status_code == 200

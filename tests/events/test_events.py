@@ -111,7 +111,10 @@ def test_no_event_says_anything_personal(event: Event) -> None:
     assert isinstance(described, inspect.StructType)
     for field in described.fields:
         for leaf in _leaves(field.type):
-            assert isinstance(leaf, inspect.UUIDType | inspect.IntType | inspect.BoolType | inspect.LiteralType)
+            assert isinstance(
+                leaf,
+                inspect.UUIDType | inspect.IntType | inspect.BoolType | inspect.LiteralType | inspect.NoneType,
+            )
     assert event.description.endswith(".")
 
 

@@ -81,10 +81,14 @@ class Estate:
         user = self._post("/api/users", {"email": f"ann-{number}@people.example", "password": PASSWORD})
         team = self._post("/api/teams", {"name": "Red", "tags": [f"urgent-{number}"]})
         self._post(f"/api/teams/{team['id']}/members", {"userId": user["id"], "role": "admin"})
+        account = self._post("/api/service-accounts", {"name": f"Deployer {number}", "roles": ["viewer"]})
+        key = self._post("/api/api-keys", {"name": "Report", "scopes": ["roles:read"]})
         self._ids = {
             "team_id": team["id"],
             "tag_id": team["tags"][0]["id"],
             "user_id": user["id"],
+            "service_account_id": account["id"],
+            "api_key_id": key["id"],
             "slug": session.slug,
             "rollout_id": self._rollout(),
             "export_id": self._export(),

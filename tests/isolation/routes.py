@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import re
 import secrets
 import tempfile
 import types
@@ -241,16 +242,29 @@ async def plant_link(session: AsyncSession, ids: Mapping[str, UUID]) -> None:
 
 async def _plant(session: AsyncSession, table: Table, given: Mapping[str, object]) -> dict[str, Any]:
     values: dict[str, Any] = {}
+    needed = {column.name for column in table.columns if not column.nullable} | _chosen(table, given)
     for column in table.columns:
         if column.name in given:
             values[column.name] = given[column.name]
-        elif column.foreign_keys and not column.nullable:
+        elif column.foreign_keys and column.name in needed:
             [key] = column.foreign_keys
             values[column.name] = (await _plant(session, key.column.table, {}))[key.column.name]
         elif not column.nullable:
             values[column.name] = _column_value(table, column)
     await session.execute(insert(table).values(**values))
     return values
+
+
+def _chosen(table: Table, given: Mapping[str, object]) -> set[str]:
+    """The first of columns of which a CHECK (num_nonnulls(…) = 1) wants one, where none is given."""
+    found = set()
+    for constraint in table.constraints:
+        if isinstance(constraint, CheckConstraint) and (
+            match := re.fullmatch(r"num_nonnulls\((.+)\) = 1", str(constraint.sqltext))
+        ):
+            names = match[1].split(", ")
+            found |= set() if given.keys() & set(names) else {names[0]}
+    return found
 
 
 def _column_value(table: Table, column: Column[Any]) -> Any:

@@ -25,6 +25,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from sqlalchemy import func, select, update
 
+from tenantry.domain.identity.api_keys.models import ApiKey
 from tenantry.domain.identity.invitations.jobs import forget_old_invitations
 from tenantry.domain.identity.users.models import User
 from tenantry.features import DOMAIN_FEATURES, PLATFORM_FEATURES, TENANT_METADATA
@@ -35,6 +36,7 @@ from tenantry.platform.access import OPERATOR_PERMISSIONS
 from tenantry.platform.provisioning.models import Operation
 from tenantry.tenancy.context import ScopeTimes, control_scope
 from tenantry.tenancy.request import HostNames
+from tests.domain.machines import Machine, change_row, make_account, make_key
 from tests.isolation.routes import (
     ENDPOINTS,
     IDENTIFIERS,
@@ -104,7 +106,7 @@ WITH_IDS = [
     if endpoint.path.startswith("/api/") and (endpoint.parameters or identifiers_in(endpoint.body))
 ]
 READS = [endpoint for endpoint in HANDLED if endpoint.path.startswith("/api/") and endpoint.method == "GET"]
-PERSONAL = {"notification_id": "user_id"}
+PERSONAL = {"api_key_id": "user_id", "notification_id": "user_id"}
 """Ids of what is one user's alone, and the column that says whose: to others they are ids of nothing."""
 PARTS = {"delivery_id": ("webhook_id", "endpoint_id")}
 """Ids of what is a part of something: the id of that, and the column that says of which it is."""
@@ -154,6 +156,11 @@ async def _plant(
                     whole, column = PARTS[name]
                     given[column] = ids[whole]
                 ids[name] = (await plant(transaction.session, IDENTIFIERS[name], **given))["id"]
+        if "service_account_id" in ids:
+            # A key is a user's or a service account's: here is the other kind.
+            key = await plant(transaction.session, ApiKey, service_account_id=ids["service_account_id"])
+            if "service_account_id" in linked:
+                ids["api_key_id"] = key["id"]
         if len(linked) > 1:
             await plant_link(transaction.session, {name: ids[name] for name in linked})
     return ids | {name: await CONTROL_PLANES[name](tenant) for name in names if name in CONTROL_PLANES}
@@ -394,6 +401,23 @@ async def bad_tokens(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> di
     off = await acme.add_user("switched-off", "owner")
     async with world.database.transaction(acme.context.write_scope) as transaction:
         await transaction.session.execute(update(User).where(User.id == off.id).values(is_active=False))
+    holder = await acme.add_user("key-holder", "owner")
+    revoked, expired = await make_key(holder), await make_key(holder)
+    assert (await holder.delete(f"/api/api-keys/{revoked.key_id}")).status_code == 204
+    await change_row(acme, expired.key_id, expires_at=datetime.datetime.now(datetime.UTC))
+    switched_off = await make_account(acme, "Switched off")
+    idle = await make_key(acme, path=f"{switched_off}/api-keys")
+    assert (await acme.patch(switched_off, json={"isActive": False})).status_code == 200
+    theirs = await make_key(globex)
+    keys = {
+        "an API key that was revoked": revoked.key,
+        "an API key that has expired": expired.key,
+        "an API key of a service account that is switched off": idle.key,
+        "an API key that nobody made": f"key_{acme.tenant_id.hex}_{bytes(32).hex()}",
+        "another tenant's API key under this one's name": f"key_{acme.tenant_id.hex}_{theirs.key.rpartition('_')[2]}",
+        "an API key of an unknown tenant": f"key_{uuid4().hex}_{theirs.key.rpartition('_')[2]}",
+        "half an API key": theirs.key[:60],
+    }
     tenants = _forgeries(world, acme.access_token, folder) | {
         "expired": tenant(earlier),
         "another issuer's": tenant(foreign),
@@ -411,10 +435,11 @@ async def bad_tokens(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> di
         "expired": earlier.issue(audience=AUDIENCE_PLATFORM, sub=operator, ttl=600)[0],
         "another issuer's": foreign.issue(audience=AUDIENCE_PLATFORM, sub=operator, ttl=600)[0],
         "a tenant's": acme.access_token,
+        "a tenant's API key": theirs.key,
         "of an unknown operator": ours.issue(audience=AUDIENCE_PLATFORM, sub=uuid4(), ttl=600)[0],
         "of a tenant's user": ours.issue(audience=AUDIENCE_PLATFORM, sub=sub, ttl=600)[0],
     }
-    return {"/api": tenants, "/platform": operators}
+    return {"/api": tenants | keys, "/platform": operators}
 
 
 @pytest.mark.parametrize("endpoint", GUARDED, ids=str)
@@ -541,9 +566,14 @@ async def test_a_caller_without_a_role_may_do_what_any_user_may_and_nothing_else
     nobody = await pair.acme.add_user("nobody")
     for endpoint in HANDLED:
         if endpoint in API and str(endpoint) != "POST /api/auth/logout":
-            own = await _plant(pair.acme, (*IDENTIFIERS, *CONTROL_PLANES), caller=nobody)
+            own = await _plant(
+                pair.acme,
+                (*endpoint.parameters, *identifiers_in(endpoint.body)),
+                linked=endpoint.parameters,
+                caller=nobody,
+            )
             answer = await _call(nobody, endpoint, own)
-            expected = {200, 204} if endpoint.any_user else {403}
+            expected = {200, 201, 204} if endpoint.any_user else {403}
             assert answer.status_code in expected, f"{endpoint}: {answer.text}"
 
 
@@ -561,6 +591,99 @@ async def test_what_is_somebodys_alone_is_nothing_to_others(pair: Pair, endpoint
         answers.append(_comparable(answer, ids))
     assert answers[0] == answers[1]
     assert await _snapshot(pair.acme) == before
+
+
+# Machines.
+
+KEYS_OPEN = {"GET /api/users/me": "says whose the key is and what it permits"}
+"""Routes that ask for no permission and that API keys open all the same: no scope could keep one out."""
+NO_KEYS = {
+    "POST /api/users": "sets a password, by which the machine would be a person",
+}
+"""Routes that ask for a permission and that no API key opens, besides those that manage keys and service accounts."""
+
+
+def _refuses_keys(endpoint: Endpoint) -> bool:
+    if endpoint.any_user:
+        return str(endpoint) not in KEYS_OPEN
+    return str(endpoint) in NO_KEYS or not {"api_keys:manage", "service_accounts:manage"}.isdisjoint(
+        endpoint.permissions
+    )
+
+
+@pytest.fixture(scope="module")
+async def shop(pair: Pair) -> Pair:
+    """With an organization of the machines' own: the others' are full of what the tests before have planted."""
+    return Pair(await pair.world.create_tenant("workshop"), pair.globex, pair.world)
+
+
+@pytest.fixture(scope="module")
+async def machine(shop: Pair) -> Machine:
+    """With every permission as its scope."""
+    mechanic = await shop.acme.add_user("mechanic", "owner")
+    return await make_key(mechanic, *(await mechanic.get("/api/users/me")).json()["permissions"])
+
+
+@pytest.fixture(scope="module")
+async def powerless(shop: Pair) -> list[Machine]:
+    """An owner's and an administrator's, that may see roles and nothing else."""
+    account = await make_account(shop.acme, "Powerless", roles=("admin",))
+    idler = await shop.acme.add_user("idler", "owner")
+    return [await make_key(idler), await make_key(idler, path=f"{account}/api-keys")]
+
+
+@pytest.mark.parametrize("endpoint", [each for each in HANDLED if each in API], ids=str)
+async def test_an_api_key_opens_what_its_scopes_say_and_no_route_that_is_for_people(
+    shop: Pair, machine: Machine, powerless: list[Machine], endpoint: Endpoint
+) -> None:
+    """The same call by keys with one scope, a user's and a service account's, and by one with every scope."""
+    own = await _plant(shop.acme, (*endpoint.parameters, *identifiers_in(endpoint.body)), linked=endpoint.parameters)
+    before = await _snapshot(shop.acme)
+    for one in powerless:
+        answer = await _call(one, endpoint, own)
+        allowed = set(endpoint.permissions) <= {"roles:read"} and not _refuses_keys(endpoint)
+        # `me` is a user's, of whom a service account has none.
+        wanted = {200, 403} if endpoint.any_user and allowed else {200 if allowed else 403}
+        assert answer.status_code in wanted, answer.text
+    assert _lasting(await _snapshot(shop.acme)) == _lasting(before)
+    answer = await _call(machine, endpoint, own)
+    if _refuses_keys(endpoint):
+        assert (answer.status_code, answer.json()["type"]) == (403, "/problems/person-required")
+    else:
+        assert answer.is_success, answer.text
+
+
+def _lasting(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Without what changes by itself: when keys were last used, and how far the provisioner is with exports."""
+    lasting = {name: found for name, found in rows.items() if name != "api_key"}
+    return lasting | {"own exports": [{"id": row["id"]} for row in rows["own exports"]]}
+
+
+@pytest.mark.parametrize("endpoint", [each for each in WITH_IDS if not _refuses_keys(each)], ids=str)
+async def test_to_an_api_key_another_tenants_ids_are_those_of_nothing(
+    shop: Pair, machine: Machine, endpoint: Endpoint
+) -> None:
+    names = (*endpoint.parameters, *identifiers_in(endpoint.body))
+    foreign = await _plant(shop.globex, names, linked=endpoint.parameters)
+    before = await _snapshot(shop.globex)
+    answers = []
+    for ids in (foreign, {name: uuid4() for name in names}):
+        answer = await _call(machine, endpoint, ids)
+        assert answer.status_code in {404, 422}, answer.text
+        answers.append(_comparable(answer, ids))
+    assert answers[0] == answers[1]
+    assert await _snapshot(shop.globex) == before
+
+
+@pytest.mark.parametrize("endpoint", [each for each in GUARDED if each in API], ids=str)
+async def test_an_api_key_is_refused_on_a_host_that_names_another_tenant(
+    shop: Pair, machine: Machine, endpoint: Endpoint
+) -> None:
+    host = {"Host": f"{shop.globex.slug}.app.example.com"}
+    answer = await _call(machine, endpoint, headers=host)
+    assert answer.status_code == 401, answer.text
+    assert answer.headers["WWW-Authenticate"].startswith('Bearer realm="')
+    assert answer.json()["detail"] == "The API key is not valid."
 
 
 LIFECYCLE = {

@@ -35,7 +35,7 @@ class Thing(BaseStruct):
 @get("/things/{thing_id:int}")
 async def thing(thing_id: FromPath[int], request: ApiRequest) -> dict[str, Any]:
     request.scope["state"]["tenant"] = Tenant("acme")
-    request.scope["state"]["user_id"] = thing_id
+    request.scope["state"]["user_id" if thing_id < 10 else "api_key_id"] = thing_id
     return {"requestId": request.scope["state"]["request_id"], "logged": get_contextvars()}
 
 
@@ -128,6 +128,12 @@ def test_a_request_is_logged_in_one_line_without_paths_and_queries(client: TestC
         "user_id": "7",
         "request_id": "abc",
     }
+
+
+def test_a_machines_request_is_logged_with_the_key_that_it_came_by(client: TestClient[Edge]) -> None:
+    [line] = access_lines(client, lambda: client.get("/things/11"))
+    assert line["api_key_id"] == "11"
+    assert "user_id" not in line
 
 
 def test_unknown_paths_are_logged_as_unmatched(client: TestClient[Edge]) -> None:

@@ -209,8 +209,13 @@ def test_the_description_of_a_status_lists_its_problem_types(document: dict[str,
 def test_both_kinds_of_tokens_are_described_and_asked_for(document: dict[str, Any]) -> None:
     schemes = document["components"]["securitySchemes"]
     assert set(schemes) == {"tenantToken", "operatorToken"}
-    for scheme in schemes.values():
-        assert (scheme["type"], scheme["scheme"], scheme["bearerFormat"]) == ("http", "bearer", "JWT")
+    for name, form in {"tenantToken": "JWT or API key", "operatorToken": "JWT"}.items():
+        assert (schemes[name]["type"], schemes[name]["scheme"], schemes[name]["bearerFormat"]) == (
+            "http",
+            "bearer",
+            form,
+        )
+    assert "POST /api/api-keys" in schemes["tenantToken"]["description"]
     assert document["paths"]["/guarded/teams"]["get"]["security"] == [{"tenantToken": []}]
     assert document["paths"]["/platform/tenants"]["get"]["security"] == [{"operatorToken": []}]
     assert "security" not in document["paths"]["/problems"]["get"]

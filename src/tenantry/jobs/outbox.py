@@ -24,7 +24,7 @@ _PUT = text("SELECT platform.enqueue_job(:id, :name, :arguments, :key, :due, :re
     bindparam("arguments", type_=JSONB), bindparam("meta", type_=JSONB)
 )
 _ACKNOWLEDGE = text("SELECT platform.acknowledge_job(:id)")
-_TOLD = ("request_id", "user_id", "operator", "actor")
+_TOLD = ("request_id", "user_id", "api_key_id", "operator", "actor")
 
 
 @dataclass(frozen=True, slots=True)

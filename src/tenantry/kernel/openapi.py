@@ -90,8 +90,14 @@ def openapi_config(title: str, version: str, *, description: str | None = None) 
     Pass `ClosedStructs()` to the application's plugins as well.
     """
     bearer = {
-        TENANT_TOKEN: "An access token of a user of an organization, from POST /api/auth/login.",
-        OPERATOR_TOKEN: "An access token of a platform operator, from POST /platform/auth/login.",
+        TENANT_TOKEN: (
+            "JWT or API key",
+            "An access token of a user of an organization, from POST /api/auth/login; or, for machines, an API key "
+            "(`key_…`), from POST /api/api-keys or POST /api/service-accounts/{service_account_id}/api-keys. A key may "
+            "do what its scopes and its owner's roles both permit, and nothing that needs a person "
+            "(/problems/person-required).",
+        ),
+        OPERATOR_TOKEN: ("JWT", "An access token of a platform operator, from POST /platform/auth/login."),
     }
     return _Config(
         title=title,
@@ -100,8 +106,8 @@ def openapi_config(title: str, version: str, *, description: str | None = None) 
         use_handler_docstrings=True,
         components=Components(
             security_schemes={
-                name: SecurityScheme(type="http", scheme="bearer", bearer_format="JWT", description=text)
-                for name, text in bearer.items()
+                name: SecurityScheme(type="http", scheme="bearer", bearer_format=form, description=text)
+                for name, (form, text) in bearer.items()
             }
         ),
         openapi_router=Router(

@@ -48,6 +48,8 @@ class OperatorPrincipal:
     role: str
     permissions: frozenset[str]
     is_superuser: bool = False
+    user_id: None = None
+    api_key_id: None = None
 
 
 def actor_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tenantry.kernel.errors import NotAuthenticatedException, PermissionDeniedException
-from tenantry.tenancy.request import request_transaction
+from tenantry.kernel.errors import NotAuthenticatedException, PermissionDeniedException, define_problem
+from tenantry.tenancy.request import INVALID_KEY, TenantRequest, request_transaction
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -14,7 +14,31 @@ if TYPE_CHECKING:
     from litestar.handlers import BaseRouteHandler
     from litestar.types import Guard
 
-__all__ = ("Principal", "principal_of", "requires_active_user", "requires_permission", "requires_superuser")
+__all__ = (
+    "PERSON_REQUIRED",
+    "USER_REQUIRED",
+    "Principal",
+    "acting_user_id",
+    "principal_of",
+    "requires_active_user",
+    "requires_permission",
+    "requires_person",
+    "requires_superuser",
+)
+
+PERSON_REQUIRED = define_problem(
+    "person-required",
+    403,
+    "A person is needed",
+    "API keys may not do this, whatever their scopes: it is about keys, sessions, passwords or a person's own affairs. "
+    "Log in.",
+)
+USER_REQUIRED = define_problem(
+    "user-required",
+    403,
+    "A user is needed",
+    "What was asked for becomes a user's, or is about one, and the API key is a service account's. Use a user's key.",
+)
 
 
 class Principal(Protocol):
@@ -29,6 +53,14 @@ class Principal(Protocol):
     @property
     def is_superuser(self) -> bool: ...
 
+    @property
+    def user_id(self) -> UUID | None:
+        """The organization's user who asks, or whose API key does; None for a service account's."""
+
+    @property
+    def api_key_id(self) -> UUID | None:
+        """The key by which a machine asks; None if it is a person."""
+
 
 def principal_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
     """The caller, as the guard of the plane found them.
@@ -42,19 +74,51 @@ def principal_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
     return found
 
 
-async def requires_active_user(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Admit callers whose session and account are good at this moment, read in the request's own transaction.
+def acting_user_id(connection: ASGIConnection[Any, Any, Any, Any]) -> UUID:
+    """The user who asks, by a session or by an API key of theirs: for what becomes a user's.
 
-    A revoked session or a deactivated account is thus refused with the next request, in every process.
+    Raises:
+        PermissionDeniedException: a service account asks.
+    """
+    user_id = principal_of(connection).user_id
+    if user_id is None:
+        raise PermissionDeniedException("A service account cannot do this, a user can.", problem=USER_REQUIRED)
+    return user_id
+
+
+async def requires_active_user(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Admit callers whose session and account, or API key, are good at this moment, read in the request's transaction.
+
+    A revoked session or key, or a deactivated account, is thus refused with the next request, in every process.
+    Routes that ask for no permission (`any_user`) are for people, since no scope could keep a key from them; one that
+    is for keys as well says `opt={"api_keys": True}`.
     """
     if handler.opt.get("public"):
         return
     request = request_transaction(connection)
-    request.principal = await handler.opt["load_principal"](connection, request)
-    if request.principal is None:
-        raise NotAuthenticatedException("The session has ended.", invalid_token=True)
+    principal: Principal | None = await handler.opt["load_principal"](connection, request)
+    request.principal = principal
+    if principal is None:
+        by_key = isinstance(request, TenantRequest) and request.key_digest is not None
+        raise NotAuthenticatedException(INVALID_KEY if by_key else "The session has ended.", invalid_token=True)
     # For the access log.
-    connection.scope["state"]["user_id"] = request.principal.id
+    state = connection.scope["state"]
+    if principal.api_key_id is None:
+        state["user_id"] = principal.id
+        return
+    state["api_key_id"] = principal.api_key_id
+    if handler.opt.get("any_user") and not handler.opt.get("api_keys"):
+        _require_person(principal)
+
+
+async def requires_person(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Refuse API keys: for what makes or ends credentials, and whatever else is no machine's business."""
+    _require_person(principal_of(connection))
+
+
+def _require_person(principal: Principal) -> None:
+    if principal.api_key_id is not None:
+        raise PermissionDeniedException("An API key may not do this; log in.", problem=PERSON_REQUIRED)
 
 
 def requires_permission(name: str) -> Guard:

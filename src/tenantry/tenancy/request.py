@@ -7,7 +7,7 @@ session's provider before the response is sent, and closed by the middleware wha
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -22,7 +22,15 @@ from tenantry.kernel.errors import (
     UnavailableException,
     define_problem,
 )
-from tenantry.kernel.security import AUDIENCE_TENANT, Claims, InvalidToken, Tokens
+from tenantry.kernel.security import (
+    API_KEY,
+    AUDIENCE_TENANT,
+    Claims,
+    Credential,
+    InvalidCredential,
+    InvalidToken,
+    Tokens,
+)
 from tenantry.tenancy.connection import ScopedConnection
 from tenantry.tenancy.database import Database, Transaction
 from tenantry.tenancy.release import served_range
@@ -35,6 +43,7 @@ if TYPE_CHECKING:
     from tenantry.tenancy.scope import Scope as DatabaseScope
 
 __all__ = (
+    "INVALID_KEY",
     "HostNames",
     "RequestTransaction",
     "TenantMiddleware",
@@ -51,6 +60,8 @@ __all__ = (
 )
 
 _KEY = "tenantry"
+_API_KEY_PREFIX = f"{API_KEY}_"
+"""A JWT never begins like that: its header is a JSON object, which in base64url begins with `ey`."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -120,7 +131,7 @@ class RequestTransaction:
 class TenantRequest(RequestTransaction):
     """The transaction of a tenant's request, with its tenant."""
 
-    __slots__ = ("host_tenant", "tenant")
+    __slots__ = ("afterwards", "host_tenant", "key_digest", "tenant")
 
     def __init__(
         self, database: Database, *, read_only: bool, claims: Claims | None = None, host_tenant: str | None = None
@@ -129,6 +140,10 @@ class TenantRequest(RequestTransaction):
         self.tenant: TenantContext | None = None
         self.host_tenant = host_tenant
         """The slug that the host names, if it names one."""
+        self.key_digest: bytes | None = None
+        """Of the API key that was sent in place of a token; whether there is such a key only its row can say."""
+        self.afterwards: Callable[[], Awaitable[None]] | None = None
+        """What is left to do when the answer is out and the connection given back."""
 
     def enter_tenant(self, tenant: TenantContext) -> None:
         """Take on the tenant, once and for good.
@@ -256,7 +271,7 @@ class HostNames:
 
 
 class TenantMiddleware:
-    """Resolves the bearer token to a tenant, or refuses. There is no default tenant.
+    """Resolves the bearer token, or the API key in its place, to a tenant, or refuses. There is no default tenant.
 
     Routes that say `opt={"public": True}` pass without a token, and without a tenant: their handler enters one
     itself, once it has found out which.
@@ -278,11 +293,19 @@ class TenantMiddleware:
         if not scope["route_handler"].opt.get("public"):
             self._authenticate(scope, request)
         await keep_request_transaction(request, self.app, scope, receive, send)
+        if request.afterwards is not None:
+            await request.afterwards()
 
     def _authenticate(self, scope: HTTPScope, request: TenantRequest) -> None:
         token = bearer_token(scope)
         if token is None:
             raise NotAuthenticatedException
+        tenant = (self._tenant_of_key if token.startswith(_API_KEY_PREFIX) else self._tenant_of_token)(token, request)
+        request.enter_tenant(tenant)
+        scope["state"]["tenant"] = tenant
+        structlog.contextvars.bind_contextvars(tenant=tenant.slug)
+
+    def _tenant_of_token(self, token: str, request: TenantRequest) -> TenantContext:
         try:
             claims = self._tokens.verify(token, AUDIENCE_TENANT)
         except InvalidToken as error:
@@ -291,9 +314,23 @@ class TenantMiddleware:
         if tenant is None:
             raise NotAuthenticatedException("The token is not valid.", invalid_token=True)
         request.claims = claims
-        request.enter_tenant(tenant)
-        scope["state"]["tenant"] = tenant
-        structlog.contextvars.bind_contextvars(tenant=tenant.slug)
+        return tenant
+
+    def _tenant_of_key(self, token: str, request: TenantRequest) -> TenantContext:
+        try:
+            parsed = Credential.parse(token, API_KEY)
+        except InvalidCredential as error:
+            raise NotAuthenticatedException(INVALID_KEY, invalid_token=True) from error
+        tenant = self._registry.by_id(parsed.tenant_id)
+        # Before anything is said of the tenant: nobody knows yet whether the secret is one.
+        if tenant is None or (request.host_tenant is not None and request.host_tenant != tenant.slug):
+            raise NotAuthenticatedException(INVALID_KEY, invalid_token=True)
+        request.key_digest = parsed.digest
+        return tenant
+
+
+INVALID_KEY = "The API key is not valid."
+"""Whatever is wrong with it: unknown, expired, revoked, of somebody who is no longer let in, or for another host."""
 
 
 TENANT_SUSPENDED = define_problem(

@@ -23,6 +23,7 @@ from tenantry.tenancy.connection import DriverConnection
 from tenantry.tenancy.database import owner_engine
 from tenantry.tenancy.models import schema_name
 from tests.databases import Template
+from tests.domain.machines import make_key
 from tests.platform.archives.support import (
     LIMIT,
     TABLES,
@@ -41,6 +42,7 @@ ROOT = Path(__file__).parents[3]
 async def fill(tenant: TenantHandle, name: str) -> ArchivedTenant:
     """Some rows in most tables, each of them saying whose it is."""
     await tenant.add_user(f"{name}-ann", "admin")
+    await make_key(tenant)
     await tenant.add_team(f'{name}s "Red", team', description=f"{name}:\nünïcode ✓", tags=[f"{name}-tag", "shared tag"])
     return ArchivedTenant(
         id=tenant.tenant_id, slug=tenant.slug, name=name.title(), plan="free", owner_email=tenant.owner_email
@@ -100,6 +102,7 @@ async def test_without_credentials_there_is_nothing_to_log_in_with(acme: TenantH
                 "SELECT hashed_password FROM user_account WHERE hashed_password IS NOT NULL",
                 "SELECT encode(refresh_digest, 'hex') FROM user_session",
                 "SELECT encode(digest, 'hex') FROM invitation",
+                "SELECT encode(digest, 'hex') FROM api_key",
             )
             for row in await _fetch_in(owner, schema, query)
         ]
@@ -109,11 +112,11 @@ async def test_without_credentials_there_is_nothing_to_log_in_with(acme: TenantH
         everybody = await _fetch_in(owner, schema, "SELECT email FROM user_account")
         assert {row["email"] for row in users} == {row["email"] for row in everybody}
         assert {row["hashed_password"] for row in users} == {None}
-        for name in ("user_session", "spent_refresh_token", "invitation"):
+        for name in ("api_key", "user_session", "spent_refresh_token", "invitation"):
             assert not await _fetch_in(owner, copy, f"SELECT FROM {name}")
-    assert len(secrets) >= 4
+    assert len(secrets) >= 5
     assert manifest.left_out == [
-        *("invitation", "spent_refresh_token", "user_session"),
+        *("api_key", "invitation", "spent_refresh_token", "user_session"),
         *("webhook_attempt", "webhook_delivery", "webhook_endpoint"),
     ]
     assert not manifest.credentials

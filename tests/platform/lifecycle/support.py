@@ -92,6 +92,11 @@ async def found(api: World, slug: str, *, teams: int = 2) -> Inhabited:
                 member = {"userId": answer.json()["id"], "role": "member"}
                 added = await owner.post(f"/api/teams/{team.json()['id']}/members", json=member)
                 assert added.status_code == 201, added.text
+    account = await owner.post("/api/service-accounts", json={"name": f"Deployer of {slug}", "roles": ["viewer"]})
+    assert account.status_code == 201, account.text
+    address = f"/api/service-accounts/{account.json()['id']}/api-keys"
+    key = await owner.post(address, json={"name": "Report", "scopes": ["roles:read"]})
+    assert key.status_code == 201, key.text
     # A refresh leaves a spent token behind.
     again = await api.http.post("/api/auth/refresh", json={"refreshToken": owner.refresh_token})
     assert again.status_code == 200, again.text

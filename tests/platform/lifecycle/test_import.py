@@ -268,7 +268,8 @@ async def test_a_tenant_that_is_there_is_never_overwritten(api: World) -> None:
 async def test_an_archive_without_an_owners_role_is_refused(api: World) -> None:
     acme = await found(api, "acme")
     async with as_admin(api.addresses) as admin:
-        await admin.execute(f'DELETE FROM "{acme.schema}".user_role; DELETE FROM "{acme.schema}".role')
+        tables = ("user_role", "service_account_role", "role")
+        await admin.execute("".join(f'DELETE FROM "{acme.schema}".{table};' for table in tables))
     await _upload(api, await _exported(api, "acme"))
     answer = await api.operator.post("/platform/imports", json=_body())
     failed = await carry_out_failing(api, answer.headers["Location"].rpartition("/")[2])
@@ -280,7 +281,8 @@ async def test_who_waits_is_told_of_a_refusal_as_such(api: World, tmp_path: Path
     """What only the provisioner finds out comes back as the same problem."""
     acme = await found(api, "acme")
     async with as_admin(api.addresses) as admin:
-        await admin.execute(f'DELETE FROM "{acme.schema}".user_role; DELETE FROM "{acme.schema}".role')
+        tables = ("user_role", "service_account_role", "role")
+        await admin.execute("".join(f'DELETE FROM "{acme.schema}".{table};' for table in tables))
     content = await _exported(api, "acme")
     async with open_deployment(api.addresses, tmp_path / "home", provision_wait=20) as patient:
         await _upload(patient, content)

@@ -25,6 +25,8 @@ KEPT = {
     "role.name": "a role's",
     "role.permissions": "names of permissions",
     "role.slug": "a role's",
+    "service_account.description": "about a machine",
+    "service_account.name": "a machine's",
     "tag.description": "about a tag",
     "tag.name": "a tag's",
     "tag.slug": "a tag's",

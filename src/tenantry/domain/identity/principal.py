@@ -41,6 +41,11 @@ class UserPrincipal:
     is_owner: bool
     """Of the built-in role `owner`: administrators hold every permission as well, so permissions do not tell."""
     permissions: frozenset[str]
+    api_key_id: None = None
+
+    @property
+    def user_id(self) -> UUID:
+        return self.id
 
 
 async def load_user_principal(

@@ -20,7 +20,7 @@ from tenantry.kernel.schema import Page
 from tenantry.kernel.service import Injected, ListQuery, create_list_query
 from tenantry.kernel.storage import Storage
 from tenantry.tenancy.context import TenantContext
-from tenantry.tenancy.guards import principal_of, requires_permission
+from tenantry.tenancy.guards import acting_user_id, requires_permission
 from tenantry.tenancy.request import request_transaction, tenant_request
 
 __all__ = ("OrganizationController",)
@@ -63,7 +63,7 @@ class OrganizationController(Controller):
 
         Whoever has asked is told when it is ready.
         """
-        user_id = principal_of(request).id
+        user_id = acting_user_id(request)
         made = await organization.request_export(user_id)
         await announce_export.schedule(db_session, pause_before(0), export_id=made.id, user_id=user_id)
         return Response(

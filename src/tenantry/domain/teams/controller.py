@@ -19,7 +19,7 @@ from tenantry.kernel.errors import PermissionDeniedException
 from tenantry.kernel.schema import Page, changes
 from tenantry.kernel.service import Injected, ListQuery, create_list_query, to_struct
 from tenantry.tenancy.connection import ScopedConnection
-from tenantry.tenancy.guards import principal_of, requires_permission
+from tenantry.tenancy.guards import acting_user_id, principal_of, requires_permission
 from tenantry.tenancy.request import provide_connection
 
 __all__ = ("TeamController", "TeamMemberController")
@@ -59,7 +59,7 @@ class TeamController(Controller):
             slug=data.slug,
             description=data.description,
             tags=data.tags,
-            owner_id=principal_of(request).id,
+            owner_id=acting_user_id(request),
         )
         return to_struct(team, TeamRead)
 
@@ -198,9 +198,11 @@ class TeamMemberController(Controller):
     ) -> None:
         """Take a member out of the team. Everybody may take themselves out."""
         principal = principal_of(request)
-        if user_id != principal.id:
-            if "teams:write" not in principal.permissions:
-                raise PermissionDeniedException("The permission 'teams:write' is needed.", permission="teams:write")
+        oneself = user_id == principal.user_id
+        # A key that may only read takes nobody out, its own user neither.
+        if (not oneself or principal.api_key_id is not None) and "teams:write" not in principal.permissions:
+            raise PermissionDeniedException("The permission 'teams:write' is needed.", permission="teams:write")
+        if not oneself:
             await teams.require_manager(team_id, principal)
         await members.leave(team_id, user_id)
 

@@ -38,8 +38,9 @@ class Edge:
     """Plain ASGI middleware around the whole application.
 
     Puts `request_id` into `scope["state"]` and answers with it. Logs one line per request, at INFO: method, route
-    template, status, duration, and from the state `tenant` (its `slug`) and `user_id` where somebody put them there;
-    never paths, queries or headers, which may hold secrets. Paths that begin with one of `quiet` are not logged.
+    template, status, duration, and from the state `tenant` (its `slug`) and `user_id` or `api_key_id` where somebody
+    put them there; never paths, queries or headers, which may hold secrets. Paths that begin with one of `quiet` are
+    not logged.
     """
 
     def __init__(self, app: ASGIApp, *, quiet: Iterable[str] = ("/health", "/metrics")) -> None:
@@ -112,6 +113,8 @@ class Edge:
             values["tenant"] = tenant.slug
         if (user_id := state.get("user_id")) is not None:
             values["user_id"] = str(user_id)
+        if (api_key_id := state.get("api_key_id")) is not None:
+            values["api_key_id"] = str(api_key_id)
         operator = get_contextvars().get("operator")
         if operator is not None:
             values["operator"] = operator

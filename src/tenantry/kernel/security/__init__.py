@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tenantry.kernel.security.credentials import (
+    API_KEY,
     INVITATION,
     REFRESH,
     Credential,
@@ -24,6 +25,7 @@ from tenantry.kernel.security.vault import (
 )
 
 __all__ = (
+    "API_KEY",
     "AUDIENCE_PLATFORM",
     "AUDIENCE_TENANT",
     "INVITATION",

@@ -14,10 +14,11 @@ import secrets
 from typing import NamedTuple
 from uuid import UUID
 
-__all__ = ("INVITATION", "REFRESH", "Credential", "InvalidCredential", "ParsedCredential", "digest_matches")
+__all__ = ("API_KEY", "INVITATION", "REFRESH", "Credential", "InvalidCredential", "ParsedCredential", "digest_matches")
 
 REFRESH = "rt"
 INVITATION = "inv"
+API_KEY = "key"
 
 _KIND = re.compile(r"[a-z]{2,8}")
 _TEXT = re.compile(r"([a-z]{2,8})_([0-9a-f]{32})_[0-9a-f]{64}")

@@ -27,7 +27,7 @@ from tenantry.kernel.errors import PermissionDeniedException
 from tenantry.kernel.schema import Page, changes
 from tenantry.kernel.security.policy import check_new_password
 from tenantry.kernel.service import Injected, ListQuery, create_list_query
-from tenantry.tenancy.guards import principal_of, requires_permission
+from tenantry.tenancy.guards import acting_user_id, principal_of, requires_permission, requires_person
 from tenantry.tenancy.request import request_transaction
 
 __all__ = ("UserController",)
@@ -40,9 +40,9 @@ class UserController(Controller):
     tags = ["users"]
     dependencies = {"users": provide_users}
 
-    @get("/me", operation_id="GetMe", summary="Who am I", opt={"any_user": True})
+    @get("/me", operation_id="GetMe", summary="Who am I", opt={"any_user": True, "api_keys": True})
     async def me(self, request: Request[Any, Any, Any], users: Injected[UserService]) -> MeRead:
-        """The caller, with roles, permissions and teams."""
+        """The caller, with roles, permissions and teams; with an API key, its user and what the key permits."""
         return await self._me(request, users)
 
     @patch("/me", operation_id="UpdateMe", summary="Change my profile", opt={"any_user": True})
@@ -68,7 +68,13 @@ class UserController(Controller):
         """The organization's people."""
         return await users.page(listing, UserRead, convert=_read)
 
-    @post("/", operation_id="CreateUser", summary="Add a user", guards=[requires_permission("users:write")])
+    @post(
+        "/",
+        operation_id="CreateUser",
+        summary="Add a user",
+        # A machine that could set a password would be a person with the next request.
+        guards=[requires_permission("users:write"), requires_person],
+    )
     async def create_user(
         self,
         request: Request[Any, Any, Any],
@@ -122,8 +128,9 @@ class UserController(Controller):
     @staticmethod
     async def _me(request: Request[Any, Any, Any], users: UserService) -> MeRead:
         principal = principal_of(request)
-        user = await users.get(principal.id)
-        teams = await users.repository.session.execute(_MY_TEAMS, {"user_id": principal.id})
+        user_id = acting_user_id(request)
+        user = await users.get(user_id)
+        teams = await users.repository.session.execute(_MY_TEAMS, {"user_id": user_id})
         return MeRead(
             **_fields(user),
             permissions=sorted(principal.permissions),
@@ -161,8 +168,8 @@ def _read(user: User, struct: type[UserRead]) -> UserRead:
 
 def _require_owner(request: Request[Any, Any, Any]) -> None:
     principal = principal_of(request)
-    assert isinstance(principal, UserPrincipal)  # noqa: S101 - what the tenants' plane loads
-    if not (principal.is_owner or principal.is_superuser):
+    # No API key is an owner, whoever's it is: its scopes are permissions, and this is none.
+    if not isinstance(principal, UserPrincipal) or not (principal.is_owner or principal.is_superuser):
         raise PermissionDeniedException("Only an owner may do this to an owner, or make one.")
 
 

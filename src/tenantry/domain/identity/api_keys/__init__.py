@@ -1,0 +1,30 @@
+"""API keys: what machines send in place of a token, in a user's name or a service account's."""
+
+from tenantry.domain.identity.api_keys.controller import ApiKeyController
+from tenantry.domain.identity.api_keys.jobs import forget_ended_api_keys
+from tenantry.domain.identity.api_keys.manage_controller import (
+    OrganizationApiKeyController,
+    ServiceAccountKeyController,
+)
+from tenantry.domain.identity.api_keys.models import ApiKey
+from tenantry.domain.identity.api_keys.schemas import ApiKeyOf
+from tenantry.domain.identity.api_keys.service import revoke_with_their_user
+from tenantry.events.definition import Event
+from tenantry.jobs.schedule import Schedule
+from tenantry.kernel.feature import Feature, Permission
+
+FEATURE = Feature(
+    name="api_keys",
+    controllers=(ApiKeyController, OrganizationApiKeyController, ServiceAccountKeyController),
+    models=(ApiKey,),
+    permissions=(Permission("api_keys:manage", "See and revoke everybody's API keys."),),
+    identifiers={"api_key_id": ApiKey},
+    jobs=(forget_ended_api_keys,),
+    schedules=(Schedule(forget_ended_api_keys, "15 3 * * *", jitter=7200),),
+    events=(
+        Event("api_key.created", "An API key was made.", ApiKeyOf),
+        Event("api_key.rotated", "An API key was given a new secret.", ApiKeyOf),
+        Event("api_key.revoked", "An API key was revoked.", ApiKeyOf),
+    ),
+    listener=revoke_with_their_user,
+)
