@@ -20,6 +20,7 @@ from tenantry.domain.identity.sessions.throttle import LoginThrottle
 from tenantry.domain.notifications.listeners import Listeners
 from tenantry.domain.notifications.stream import NotificationStreams
 from tenantry.domain.roles.catalogue import PermissionCatalogue
+from tenantry.domain.team_invitations.joining import TeamInvitations
 from tenantry.features import DOMAIN_FEATURES, PLATFORM_FEATURES, PROVISION_HOOKS, SCHEDULES, USAGE_HOOKS
 from tenantry.jobs.ring import Ring
 from tenantry.jobs.state import JobStates
@@ -179,6 +180,13 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
             "authenticator": authenticator,
             "last_uses": LastUses(database),
             "invitations": Invitations(
+                database=database,
+                registry=registry,
+                authenticator=authenticator,
+                hasher=hasher,
+                settings=settings,
+            ),
+            "team_invitations": TeamInvitations(
                 database=database,
                 registry=registry,
                 authenticator=authenticator,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tenantry.domain import audit as trail
 from tenantry.domain import jobs as own_jobs
-from tenantry.domain import notifications, organization, roles, tags, teams, webhooks
+from tenantry.domain import notifications, organization, roles, tags, team_invitations, teams, webhooks
 from tenantry.domain.identity import api_keys, invitations, service_accounts, sessions, users
 from tenantry.events.definition import EventCatalogue, use_catalogue
 from tenantry.platform import (
@@ -50,6 +50,7 @@ DOMAIN_FEATURES: tuple[Feature, ...] = (
     invitations.FEATURE,
     tags.FEATURE,
     teams.FEATURE,
+    team_invitations.FEATURE,
     organization.FEATURE,
     own_jobs.FEATURE,
     trail.FEATURE,

@@ -20,9 +20,11 @@ PECULIAR = {
     "domain/audit": {"chain.py"},
     "domain/identity/api_keys": {"last_use.py", "manage_controller.py", "principal.py"},
     "domain/identity/sessions": {"throttle.py"},
+    "domain/identity/users": {"authority.py"},
     "domain/notifications": {"listeners.py", "stream.py"},
     "domain/organization": {"owners.py"},
     "domain/roles": {"catalogue.py"},
+    "domain/team_invitations": {"joining.py"},
     "domain/webhooks": {"deliveries.py", "delivery_controller.py", "fanout.py", "message.py", "sending.py"},
     "platform/deletion": {"catalog.py", "certificate.py", "chore.py", "holdings.py", "purge.py"},
     "platform/lifecycle": {

@@ -119,7 +119,10 @@ async def test_names_sort_and_reverse(acme: TenantHandle) -> None:
 
 
 async def _fill(world: World, tenant: TenantHandle, number: int) -> None:
-    """`number` users with two roles each, in one team, and as many teams with two tags."""
+    """`number` users with two roles each, in one team, as many teams with two tags, and as many roles.
+
+    All of them have asked the owner into the first team, where they asked somebody new, and into a team each.
+    """
     async with world.database.transaction(tenant.context.write_scope) as transaction:
         connection = transaction.connection
         users = [uuid4() for _ in range(number)]
@@ -154,10 +157,42 @@ async def _fill(world: World, tenant: TenantHandle, number: int) -> None:
             " SELECT gen_random_uuid(), t.id, u.id, 'member', now(), now() FROM team t, user_account u"
             " WHERE t.slug = 's1'"
         )
+        await connection.fetch(
+            "INSERT INTO role (id, slug, name, is_builtin, permissions, created_at, updated_at)"
+            " SELECT gen_random_uuid(), 'r' || n, 'r' || n, false, '{tags:read}', now(), now()"
+            " FROM generate_series(1, $1) n",
+            number,
+        )
+        await connection.fetch(
+            "INSERT INTO team_invitation (id, team_id, email, role, role_id, invited_by_id, status, expires_at,"
+            " created_at, updated_at) SELECT gen_random_uuid(), t.id, u.id || '@new.example', 'member', r.id, u.id,"
+            " 'pending', now() + interval '1 day', now(), now() FROM team t,"
+            " unnest($1::uuid[]) WITH ORDINALITY u(id, n) JOIN role r ON r.slug = 'r' || u.n WHERE t.slug = 's1'",
+            users,
+        )
+        await connection.fetch(
+            "INSERT INTO team_invitation (id, team_id, email, user_id, role, invited_by_id, status, expires_at,"
+            " created_at, updated_at) SELECT gen_random_uuid(), t.id, 'owner@filled.example', $2, 'member', u.id,"
+            " 'pending', now() + interval '1 day', now(), now() FROM unnest($1::uuid[]) WITH ORDINALITY u(id, n)"
+            " JOIN team t ON t.slug = 's' || u.n",
+            users,
+            tenant.id,
+        )
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/teams", "/api/users", "/api/tags", "/api/teams/{team}/members", "/api/users/me"]
+    "path",
+    [
+        "/api/teams",
+        "/api/users",
+        "/api/users?role=member",
+        "/api/tags",
+        "/api/roles",
+        "/api/teams/{team}/members",
+        "/api/teams/{team}/invitations",
+        "/api/team-invitations",
+        "/api/users/me",
+    ],
 )
 async def test_a_list_of_thirty_takes_as_many_statements_as_one_of_three(
     world: World, acme: TenantHandle, globex: TenantHandle, path: str

@@ -5,7 +5,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import select
 
+from tenantry.events.models import AuditEvent
 from tests.world import TenantHandle
 
 
@@ -225,3 +227,111 @@ async def test_who_may_only_look_may_still_leave(acme: TenantHandle) -> None:
     await acme.post(path, json={"userId": str(viewer.id)})
     assert (await viewer.delete(f"{path}/{acme.id}")).status_code == 403
     assert (await viewer.delete(f"{path}/{viewer.id}")).status_code == 204
+
+
+async def test_an_administrator_of_a_team_makes_no_owner_and_removes_none(acme: TenantHandle) -> None:
+    team = await acme.add_team("Red")
+    deputy, ann = await acme.add_user("deputy", "member"), await acme.add_user("ann", "member")
+    path = f"/api/teams/{team['id']}/members"
+    await acme.post(path, json={"userId": str(deputy.id), "role": "admin"})
+    for answer in (
+        await deputy.patch(f"{path}/{deputy.id}", json={"role": "owner"}),
+        await deputy.post(path, json={"userId": str(ann.id), "role": "owner"}),
+        await deputy.patch(f"{path}/{acme.id}", json={"role": "member"}),
+        await deputy.delete(f"{path}/{acme.id}"),
+        await deputy.post(f"/api/teams/{team['id']}/transfer-ownership", json={"userId": str(deputy.id)}),
+    ):
+        assert answer.status_code == 403
+    assert (await deputy.post(path, json={"userId": str(ann.id), "role": "admin"})).status_code == 201
+    assert await _members(acme, team) == {str(acme.id): "owner", str(deputy.id): "admin", str(ann.id): "admin"}
+
+
+async def _handed_over(acme: TenantHandle) -> list[dict[str, Any]]:
+    async with acme.world.database.transaction(acme.context.read_scope) as transaction:
+        found = await transaction.session.scalars(
+            select(AuditEvent).where(AuditEvent.name == "team.ownership_transferred").order_by(AuditEvent.id)
+        )
+        return [{"actor": event.actor, "subject": str(event.subject), **event.payload} for event in found]
+
+
+async def test_a_team_is_handed_over_and_the_old_owner_administers_it(acme: TenantHandle, globex: TenantHandle) -> None:
+    captain, ann = await acme.add_user("captain", "member"), await acme.add_user("ann", "member")
+    team = (await captain.post("/api/teams", json={"name": "Red"})).json()
+    path = f"/api/teams/{team['id']}"
+    await captain.post(f"{path}/members", json={"userId": str(ann.id)})
+    assert (await globex.post(f"{path}/transfer-ownership", json={"userId": str(ann.id)})).status_code == 404
+    answer = await captain.post(f"{path}/transfer-ownership", json={"userId": str(ann.id)})
+    assert (answer.status_code, answer.json()["userId"], answer.json()["role"]) == (200, str(ann.id), "owner")
+    assert await _members(acme, team) == {str(captain.id): "admin", str(ann.id): "owner"}
+    back = await captain.post(f"{path}/transfer-ownership", json={"userId": str(captain.id)})
+    assert back.status_code == 403
+    assert await _handed_over(acme) == [
+        {
+            "actor": f"user:{captain.id}",
+            "subject": team["id"],
+            "owner_id": str(ann.id),
+            "former_owner_ids": [str(captain.id)],
+        }
+    ]
+    assert await _handed_over(globex) == []
+
+
+async def test_a_team_is_handed_over_to_an_active_member_alone(acme: TenantHandle, globex: TenantHandle) -> None:
+    team, gone, outside = await acme.add_team("Red"), await acme.add_user("gone"), await acme.add_user("outside")
+    stranger = await globex.add_user("stranger")
+    await acme.post(f"/api/teams/{team['id']}/members", json={"userId": str(gone.id)})
+    await acme.patch(f"/api/users/{gone.id}", json={"isActive": False})
+    for user_id in (gone.id, outside.id, stranger.id, uuid4(), acme.id):
+        answer = await acme.post(f"/api/teams/{team['id']}/transfer-ownership", json={"userId": str(user_id)})
+        assert answer.status_code == 422
+        assert [error["field"] for error in answer.json()["errors"]] == ["userId"]
+    assert (await _members(acme, team))[str(acme.id)] == "owner"
+    assert await _handed_over(acme) == []
+
+
+async def test_one_of_several_owners_hands_over_their_own_part(acme: TenantHandle) -> None:
+    team, ann, bob = await acme.add_team("Red"), await acme.add_user("ann", "member"), await acme.add_user("bob")
+    path = f"/api/teams/{team['id']}"
+    await acme.post(f"{path}/members", json={"userId": str(ann.id), "role": "owner"})
+    await acme.post(f"{path}/members", json={"userId": str(bob.id)})
+    assert (await ann.post(f"{path}/transfer-ownership", json={"userId": str(bob.id)})).status_code == 200
+    assert await _members(acme, team) == {str(acme.id): "owner", str(ann.id): "admin", str(bob.id): "owner"}
+    # To another owner: they step back, and there is one less.
+    assert (await acme.post(f"{path}/transfer-ownership", json={"userId": str(bob.id)})).status_code == 200
+    assert await _members(acme, team) == {str(acme.id): "admin", str(ann.id): "admin", str(bob.id): "owner"}
+
+
+async def test_who_manages_all_teams_takes_one_from_all_its_owners(acme: TenantHandle) -> None:
+    captain, second, ann = [await acme.add_user(name, "member") for name in ("captain", "second", "ann")]
+    team = (await captain.post("/api/teams", json={"name": "Red"})).json()
+    path = f"/api/teams/{team['id']}"
+    await captain.post(f"{path}/members", json={"userId": str(second.id), "role": "owner"})
+    await captain.post(f"{path}/members", json={"userId": str(ann.id)})
+    assert (await acme.post(f"{path}/transfer-ownership", json={"userId": str(ann.id)})).status_code == 200
+    assert await _members(acme, team) == {str(captain.id): "admin", str(second.id): "admin", str(ann.id): "owner"}
+    [event] = await _handed_over(acme)
+    assert set(event["former_owner_ids"]) == {str(captain.id), str(second.id)}
+
+
+async def test_an_owner_who_hands_over_twice_at_once_does_so_once(acme: TenantHandle) -> None:
+    captain, ann, bob = [await acme.add_user(name, "member") for name in ("captain", "ann", "bob")]
+    team = (await captain.post("/api/teams", json={"name": "Red"})).json()
+    path = f"/api/teams/{team['id']}"
+    for user in (ann, bob):
+        await captain.post(f"{path}/members", json={"userId": str(user.id)})
+    answers = await asyncio.gather(
+        *(captain.post(f"{path}/transfer-ownership", json={"userId": str(user.id)}) for user in (ann, bob))
+    )
+    assert sorted(answer.status_code for answer in answers) == [200, 403]
+    roles = await _members(acme, team)
+    assert sorted(roles.values()) == ["admin", "member", "owner"]
+    assert roles[str(captain.id)] == "admin"
+
+
+async def test_a_deactivated_owner_does_not_keep_a_team_owned(acme: TenantHandle) -> None:
+    team, gone = await acme.add_team("Red"), await acme.add_user("gone", "member")
+    path = f"/api/teams/{team['id']}/members"
+    await acme.post(path, json={"userId": str(gone.id), "role": "owner"})
+    await acme.patch(f"/api/users/{gone.id}", json={"isActive": False})
+    answer = await acme.delete(f"{path}/{acme.id}")
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/last-team-owner")

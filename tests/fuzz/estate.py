@@ -83,7 +83,11 @@ class Estate:
         self._post(f"/api/teams/{team['id']}/members", {"userId": user["id"], "role": "admin"})
         account = self._post("/api/service-accounts", {"name": f"Deployer {number}", "roles": ["viewer"]})
         key = self._post("/api/api-keys", {"name": "Report", "scopes": ["roles:read"]})
+        invitation = self._post(f"/api/teams/{team['id']}/invitations", {"email": f"bob-{number}@people.example"})
+        role = self._post("/api/roles", {"name": f"Keeper {number}", "permissions": ["tags:read"]})
         self._ids = {
+            "team_invitation_id": invitation["id"],
+            "role_id": role["id"],
             "team_id": team["id"],
             "tag_id": team["tags"][0]["id"],
             "user_id": user["id"],

@@ -54,6 +54,8 @@ PUBLIC = {
     "POST /api/auth/login": "trades a password for a token",
     "POST /api/auth/refresh": "trades a refresh token for a token; the access token may have expired",
     "POST /api/auth/invitations/accept": "trades an invitation for a password; whoever holds it has no token yet",
+    "POST /api/auth/team-invitations/accept": "trades an invitation for an account; whoever holds it has none yet",
+    "POST /api/auth/team-invitations/decline": "declines one, likewise",
     "POST /platform/auth/login": "trades an operator's password for a token",
     "GET /health/live": "asked by the orchestrator",
     "GET /health/ready": "asked by the orchestrator",
@@ -106,10 +108,14 @@ WITH_IDS = [
     if endpoint.path.startswith("/api/") and (endpoint.parameters or identifiers_in(endpoint.body))
 ]
 READS = [endpoint for endpoint in HANDLED if endpoint.path.startswith("/api/") and endpoint.method == "GET"]
-PERSONAL = {"api_key_id": "user_id", "notification_id": "user_id"}
+PERSONAL = {"api_key_id": "user_id", "notification_id": "user_id", "team_invitation_id": "user_id"}
 """Ids of what is one user's alone, and the column that says whose: to others they are ids of nothing."""
+VOUCHED_FOR = {"team_invitation_id": "invited_by_id"}
+"""Ids of what is good only while somebody stands behind it, and the column that says who: the owner."""
 PARTS = {"delivery_id": ("webhook_id", "endpoint_id")}
 """Ids of what is a part of something: the id of that, and the column that says of which it is."""
+TIED = {"POST /api/teams/{team_id}/transfer-ownership": "to a member of that team"}
+"""Routes whose bodies name what belongs to what their paths name, and how."""
 VIEWERS_MAY_TRY = {
     "DELETE /api/teams/{team_id}/members/{user_id}": "everybody may leave a team; others stay out of a viewer's reach",
 }
@@ -152,6 +158,8 @@ async def _plant(
         for name in names:
             if name in IDENTIFIERS:
                 given: dict[str, object] = {PERSONAL[name]: (caller or tenant).id} if name in PERSONAL else {}
+                if name in VOUCHED_FOR:
+                    given[VOUCHED_FOR[name]] = tenant.id
                 if name in PARTS and PARTS[name][0] in ids:
                     whole, column = PARTS[name]
                     given[column] = ids[whole]
@@ -271,8 +279,9 @@ def test_every_route_asks_for_a_permission_or_is_any_users(endpoint: Endpoint) -
 async def test_another_tenants_ids_are_those_of_nothing(pair: Pair, endpoint: Endpoint) -> None:
     """Alone or mixed with one's own, they are answered as ids that do not exist at all, and nothing happens to them."""
     names = (*endpoint.parameters, *identifiers_in(endpoint.body))
-    own = await _plant(pair.acme, names, linked=endpoint.parameters)
-    foreign = await _plant(pair.globex, names, linked=endpoint.parameters)
+    linked = names if str(endpoint) in TIED else endpoint.parameters
+    own = await _plant(pair.acme, names, linked=linked)
+    foreign = await _plant(pair.globex, names, linked=linked)
     before = await _snapshot(pair.globex)
     body = body_of(endpoint.body, own) or {}
     for count in range(1, len(names) + 1):

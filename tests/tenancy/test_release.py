@@ -153,7 +153,13 @@ async def test_no_route_lets_a_tenant_in_that_is_not_served(
 
 def test_the_routes_that_find_their_tenant_themselves_are_those_that_are_tested_here() -> None:
     public = {str(endpoint) for endpoint in ENDPOINTS if endpoint.path.startswith("/api/") and endpoint.is_public}
-    assert public == {"POST /api/auth/login", "POST /api/auth/refresh", "POST /api/auth/invitations/accept"}
+    assert public == {
+        "POST /api/auth/login",
+        "POST /api/auth/refresh",
+        "POST /api/auth/invitations/accept",
+        "POST /api/auth/team-invitations/accept",
+        "POST /api/auth/team-invitations/decline",
+    }
 
 
 @pytest.mark.parametrize("password", [PASSWORD, "something else entirely"])
@@ -209,6 +215,21 @@ async def test_an_invitation_is_not_spent_on_a_refusal(world: World, ledger: Led
     await ledger.restore()
     accepted = await world.http.post("/api/auth/invitations/accept", json=payload)
     assert accepted.status_code == 200
+
+
+@pytest.mark.parametrize("verb", ["accept", "decline"])
+async def test_an_invitation_to_a_team_is_not_spent_on_a_refusal(
+    world: World, ledger: Ledger, acme: TenantHandle, verb: str
+) -> None:
+    team = await acme.add_team("Red")
+    made = await acme.post(f"/api/teams/{team['id']}/invitations", json={"email": "new@people.example"})
+    payload = {"token": made.json()["token"]} | ({"password": PASSWORD} if verb == "accept" else {})
+    await ledger.put(acme, AHEAD)
+    refused = await world.http.post(f"/api/auth/team-invitations/{verb}", json=payload)
+    _is_refused(refused, AHEAD, OLDEST_SERVED, served_range().newest)
+    await ledger.restore()
+    answered = await world.http.post(f"/api/auth/team-invitations/{verb}", json=payload)
+    assert answered.is_success
 
 
 async def test_operators_manage_a_tenant_that_is_not_served(world: World, ledger: Ledger, acme: TenantHandle) -> None:

@@ -205,4 +205,4 @@ async def _fill(session: AsyncSession, tenant: Tenant, organization: _Organizati
             name=team.name, slug=None, description=team.description, tags=list(team.tags), owner_id=owner.id
         )
         for email in team.members:
-            await members.join(made.id, ids[email], "member")
+            await members.join(made.id, ids[email], "member", as_owner=True)

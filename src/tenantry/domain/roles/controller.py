@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+from uuid import UUID
 
-from litestar import Controller, Request, get
+from litestar import Controller, Request, delete, get, patch, post
+from litestar.params import Body, FromPath
 
 from tenantry.domain.roles.catalogue import PermissionCatalogue
 from tenantry.domain.roles.models import Role
-from tenantry.domain.roles.schemas import PermissionRead, RoleRead
-from tenantry.domain.roles.service import RoleService
-from tenantry.kernel.schema import Page
-from tenantry.kernel.service import Injected, ListQuery, create_list_query, create_service_provider
-from tenantry.tenancy.guards import requires_permission
+from tenantry.domain.roles.schemas import PermissionRead, RoleCreate, RoleRead, RoleUpdate
+from tenantry.domain.roles.service import RoleService, provide_roles
+from tenantry.kernel.schema import Page, changes
+from tenantry.kernel.service import Injected, ListQuery, create_list_query
+from tenantry.tenancy.guards import principal_of, requires_permission
 
 __all__ = ("RoleController",)
 
@@ -22,7 +24,7 @@ class RoleController(Controller):
 
     path = ""
     tags = ["roles"]
-    dependencies = {"roles": create_service_provider(RoleService)}
+    dependencies = {"roles": provide_roles}
 
     @get(
         "/roles",
@@ -38,19 +40,68 @@ class RoleController(Controller):
     ) -> Page[RoleRead]:
         """The organization's roles with what each grants."""
         catalogue: PermissionCatalogue = request.app.state.permissions
+        return await roles.page(listing, RoleRead, convert=lambda role, _: _read(role, catalogue))
 
-        def read(role: Role, struct: type[RoleRead]) -> RoleRead:
-            granted = catalogue.granted(role.slug, builtin=role.is_builtin, stored=role.permissions)
-            return struct(
-                id=role.id,
-                slug=role.slug,
-                name=role.name,
-                description=role.description,
-                is_builtin=role.is_builtin,
-                permissions=sorted(granted),
-            )
+    @post("/roles", operation_id="CreateRole", summary="Make a role", guards=[requires_permission("roles:manage")])
+    async def create_role(
+        self, request: Request[Any, Any, Any], roles: Injected[RoleService], data: Annotated[RoleCreate, Body()]
+    ) -> RoleRead:
+        """Make a role of permissions out of the catalogue, of which the caller holds every one."""
+        catalogue: PermissionCatalogue = request.app.state.permissions
+        role = await roles.make(
+            name=data.name,
+            slug=data.slug,
+            description=data.description,
+            permissions=data.permissions,
+            held=principal_of(request).permissions,
+            catalogue=catalogue,
+        )
+        return _read(role, catalogue)
 
-        return await roles.page(listing, RoleRead, convert=read)
+    @get(
+        "/roles/{role_id:uuid}",
+        operation_id="GetRole",
+        summary="Get a role",
+        guards=[requires_permission("roles:read")],
+    )
+    async def get_role(
+        self, request: Request[Any, Any, Any], roles: Injected[RoleService], role_id: FromPath[UUID]
+    ) -> RoleRead:
+        """One role with what it grants."""
+        return _read(await roles.get(role_id), request.app.state.permissions)
+
+    @patch(
+        "/roles/{role_id:uuid}",
+        operation_id="UpdateRole",
+        summary="Change a role",
+        guards=[requires_permission("roles:manage")],
+    )
+    async def update_role(
+        self,
+        request: Request[Any, Any, Any],
+        roles: Injected[RoleService],
+        role_id: FromPath[UUID],
+        data: Annotated[RoleUpdate, Body()],
+    ) -> RoleRead:
+        """Change what is sent, and nothing else; it counts with the next request of whoever holds the role.
+
+        Built-in roles are not changed. Neither is a role that permits more than the caller may do.
+        """
+        catalogue: PermissionCatalogue = request.app.state.permissions
+        role = await roles.change(role_id, changes(data), held=principal_of(request).permissions, catalogue=catalogue)
+        return _read(role, catalogue)
+
+    @delete(
+        "/roles/{role_id:uuid}",
+        operation_id="DeleteRole",
+        summary="Delete a role",
+        guards=[requires_permission("roles:manage")],
+    )
+    async def delete_role(
+        self, request: Request[Any, Any, Any], roles: Injected[RoleService], role_id: FromPath[UUID]
+    ) -> None:
+        """Delete a role that nobody holds; open invitations that would have given it are void."""
+        await roles.remove(role_id, held=principal_of(request).permissions, catalogue=request.app.state.permissions)
 
     @get(
         "/permissions",
@@ -65,3 +116,17 @@ class RoleController(Controller):
             PermissionRead(name=p.name, description=p.description, roles=["owner", *p.roles])
             for p in sorted(catalogue.permissions.values(), key=lambda permission: permission.name)
         ]
+
+
+def _read(role: Role, catalogue: PermissionCatalogue) -> RoleRead:
+    granted = catalogue.granted(role.slug, builtin=role.is_builtin, stored=role.permissions)
+    return RoleRead(
+        id=role.id,
+        slug=role.slug,
+        name=role.name,
+        description=role.description,
+        is_builtin=role.is_builtin,
+        permissions=sorted(granted),
+        created_at=role.created_at,
+        updated_at=role.updated_at,
+    )

@@ -2,7 +2,7 @@
 
 from tenantry.domain.tags.controller import TagController
 from tenantry.domain.tags.models import Tag
-from tenantry.domain.tags.schemas import TagChanged
+from tenantry.domain.tags.schemas import TagChanged, TagMerged
 from tenantry.events.definition import Event
 from tenantry.kernel.feature import Feature, Permission
 
@@ -14,10 +14,11 @@ FEATURE = Feature(
         Permission("tags:read", "See tags.", roles=("admin", "member", "viewer")),
         Permission("tags:write", "Make, change and delete tags.", roles=("admin", "member")),
     ),
-    identifiers={"tag_id": Tag},
+    identifiers={"tag_id": Tag, "into_tag_id": Tag},
     events=(
         Event("tag.created", "A tag was made."),
         Event("tag.updated", "A tag was changed.", TagChanged),
+        Event("tag.merged", "A tag became one with another, and is gone.", TagMerged),
         Event("tag.deleted", "A tag was deleted."),
     ),
 )

@@ -7,8 +7,9 @@ from uuid import UUID
 
 from litestar import Controller, delete, get, patch, post
 from litestar.params import Body, FromPath
+from litestar.status_codes import HTTP_200_OK
 
-from tenantry.domain.tags.schemas import TagCreate, TagRead, TagUpdate
+from tenantry.domain.tags.schemas import TagCreate, TagMerge, TagRead, TagUpdate
 from tenantry.domain.tags.service import TagService, provide_tags
 from tenantry.kernel.schema import Page, changes
 from tenantry.kernel.service import Injected, ListQuery, create_list_query, to_struct
@@ -64,3 +65,16 @@ class TagController(Controller):
     async def delete_tag(self, tags_service: Injected[TagService], tag_id: FromPath[UUID]) -> None:
         """Delete a tag, and take it off every team."""
         await tags_service.remove(tag_id)
+
+    @post(
+        "/{tag_id:uuid}/merge",
+        operation_id="MergeTag",
+        summary="Merge a tag into another",
+        status_code=HTTP_200_OK,
+        guards=[requires_permission("tags:write")],
+    )
+    async def merge_tag(
+        self, tags_service: Injected[TagService], tag_id: FromPath[UUID], data: Annotated[TagMerge, Body()]
+    ) -> TagRead:
+        """Let every team that carries this tag carry another instead, and delete this one; the answer is the other."""
+        return to_struct(await tags_service.merge(tag_id, data.into_tag_id), TagRead)

@@ -9,7 +9,7 @@ from uuid import UUID
 from tenantry.events.definition import Payload
 from tenantry.kernel.schema import UNSET, BaseStruct, Description, ShortText, UnsetType, Update
 
-__all__ = ("TagBrief", "TagChanged", "TagCreate", "TagRead", "TagUpdate")
+__all__ = ("TagBrief", "TagChanged", "TagCreate", "TagMerge", "TagMerged", "TagRead", "TagUpdate")
 
 
 class TagBrief(BaseStruct):
@@ -32,6 +32,17 @@ class TagCreate(BaseStruct):
 class TagUpdate(Update):
     name: ShortText | UnsetType = UNSET
     description: Description | UnsetType | None = UNSET
+
+
+class TagMerge(BaseStruct):
+    into_tag_id: UUID
+    """The tag that stays."""
+
+
+class TagMerged(Payload):
+    """Of the event: the tag that what carried this one carries now."""
+
+    into_tag_id: UUID
 
 
 class TagChanged(Payload):

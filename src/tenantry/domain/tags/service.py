@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
+from sqlalchemy import ScalarResult, select, text
 
 from tenantry.domain.tags.models import Tag
 from tenantry.events.record import record_event
-from tenantry.kernel.errors import ValidationFailedException
+from tenantry.kernel.errors import ResourceNotFoundException, ValidationFailedException
 from tenantry.kernel.service import Service, changed_fields, create_service_provider
 from tenantry.kernel.text import slugify
 
@@ -68,6 +69,31 @@ class TagService(Service[Tag]):
         await self.delete(tag_id)
         await record_event(self.repository.session, "tag.deleted", subject=tag_id)
 
+    async def merge(self, tag_id: UUID, into_tag_id: UUID) -> Tag:
+        """Make one tag of two: what carries the first carries the other instead, and the first is gone.
+
+        Raises:
+            ValidationFailedException: it is to be merged into itself, or into one that is not there.
+            ResourceNotFoundException: there is no such tag.
+        """
+        if tag_id == into_tag_id:
+            raise ValidationFailedException.of("intoTagId", "Expected another tag.")
+        session = self.repository.session
+        # In one order, so that two merges in opposite directions wait for one another and not for ever.
+        locked: ScalarResult[Tag] = await session.scalars(
+            select(Tag).where(Tag.id.in_([tag_id, into_tag_id])).order_by(Tag.id).with_for_update()
+        )
+        found = {tag.id: tag for tag in locked}
+        if tag_id not in found:
+            raise ResourceNotFoundException("There is no such tag.")
+        if into_tag_id not in found:
+            raise ValidationFailedException.of("intoTagId", "Expected the id of a tag.")
+        await session.execute(_CARRY_OVER, {"tag_id": tag_id, "into_tag_id": into_tag_id})
+        await session.delete(found[tag_id])
+        await self.flush()
+        await record_event(session, "tag.merged", subject=tag_id, payload={"into_tag_id": into_tag_id})
+        return found[into_tag_id]
+
     async def to_model_on_create(self, data: ModelDictT[Tag]) -> ModelDictT[Tag]:
         return self._populate_model(data)
 
@@ -79,6 +105,13 @@ class TagService(Service[Tag]):
         if isinstance(data, dict) and "name" in data:
             data["slug"] = tag_slug(data["name"])
         return data
+
+
+# By table name: the teams' package imports this one. The old rows go with the tag.
+_CARRY_OVER = text(
+    "INSERT INTO team_tag (team_id, tag_id) SELECT team_id, :into_tag_id FROM team_tag WHERE tag_id = :tag_id"
+    " ON CONFLICT DO NOTHING"
+)
 
 
 def tag_slug(name: str, *, field: str = "name") -> str:

@@ -2,7 +2,8 @@
 
 from tenantry.domain.teams.controller import TeamController, TeamMemberController
 from tenantry.domain.teams.models import Team, TeamMember
-from tenantry.domain.teams.schemas import MemberLeft, MemberPlaced, TeamChanged, TeamFounded
+from tenantry.domain.teams.queries import handed_over
+from tenantry.domain.teams.schemas import MemberLeft, MemberPlaced, OwnershipTransferred, TeamChanged, TeamFounded
 from tenantry.events.definition import Event
 from tenantry.events.notification import NamedIn, NotificationKind
 from tenantry.kernel.feature import Feature, Permission
@@ -23,11 +24,13 @@ FEATURE = Feature(
         Event("team.deleted", "A team was deleted."),
         Event("team.member_added", "A user was put into a team.", MemberPlaced),
         Event("team.member_role_changed", "A member of a team was given another role in it.", MemberPlaced),
+        Event("team.ownership_transferred", "A team was handed over to one of its members.", OwnershipTransferred),
         Event("team.member_removed", "A user was taken out of a team, or left it.", MemberLeft),
     ),
     notifications=(
         NotificationKind("team.member_added", "You were put into a team.", NamedIn("user_id")),
         NotificationKind("team.member_role_changed", "You were given another role in a team.", NamedIn("user_id")),
+        NotificationKind("team.ownership_transferred", "A team was handed over to you, or by you.", handed_over),
         NotificationKind("team.member_removed", "You were taken out of a team.", NamedIn("user_id")),
     ),
 )

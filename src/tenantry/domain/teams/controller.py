@@ -8,12 +8,21 @@ from uuid import UUID
 from litestar import Controller, Request, delete, get, patch, post
 from litestar.di import Provide
 from litestar.params import Body, FromPath
+from litestar.status_codes import HTTP_200_OK
 from sqlalchemy import ColumnElement, or_
 
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.teams.models import TeamMember
 from tenantry.domain.teams.queries import read_team
-from tenantry.domain.teams.schemas import MemberCreate, MemberRead, MemberUpdate, TeamCreate, TeamRead, TeamUpdate
+from tenantry.domain.teams.schemas import (
+    MemberCreate,
+    MemberRead,
+    MemberUpdate,
+    OwnershipTransfer,
+    TeamCreate,
+    TeamRead,
+    TeamUpdate,
+)
 from tenantry.domain.teams.service import TeamMemberService, TeamService, provide_members, provide_teams
 from tenantry.kernel.errors import PermissionDeniedException
 from tenantry.kernel.schema import Page, changes
@@ -104,6 +113,32 @@ class TeamController(Controller):
         await teams.require_manager(team_id, principal_of(request))
         await teams.remove(team_id)
 
+    @post(
+        "/{team_id:uuid}/transfer-ownership",
+        operation_id="TransferTeamOwnership",
+        summary="Hand a team over",
+        status_code=HTTP_200_OK,
+        guards=[requires_permission("teams:write")],
+        dependencies={"members": provide_members},
+    )
+    async def transfer_ownership(
+        self,
+        request: Request[Any, Any, Any],
+        teams: Injected[TeamService],
+        members: Injected[TeamMemberService],
+        team_id: FromPath[UUID],
+        data: Annotated[OwnershipTransfer, Body()],
+    ) -> MemberRead:
+        """Make a member the team's owner; the answer is their new place in it.
+
+        An owner who hands over becomes an administrator of the team. A manager of all teams who does not own this one
+        takes it from all who do.
+        """
+        principal = principal_of(request)
+        await teams.require_manager(team_id, principal)
+        await teams.get(team_id)
+        return _read(await members.transfer_ownership(team_id, data.user_id, by=principal), MemberRead)
+
 
 class TeamMemberController(Controller):
     """Who is in a team, and as what."""
@@ -156,10 +191,10 @@ class TeamMemberController(Controller):
         team_id: FromPath[UUID],
         data: Annotated[MemberCreate, Body()],
     ) -> MemberRead:
-        """Put a user of the organization into the team."""
-        await teams.require_manager(team_id, principal_of(request))
+        """Put a user of the organization into the team. Only an owner makes an owner."""
+        as_owner = await teams.require_manager(team_id, principal_of(request))
         await teams.get(team_id)
-        return _read(await members.join(team_id, data.user_id, data.role), MemberRead)
+        return _read(await members.join(team_id, data.user_id, data.role, as_owner=as_owner), MemberRead)
 
     @patch(
         "/{user_id:uuid}",
@@ -176,10 +211,12 @@ class TeamMemberController(Controller):
         user_id: FromPath[UUID],
         data: Annotated[MemberUpdate, Body()],
     ) -> MemberRead:
-        """Give a member another role. A team always keeps an owner."""
-        await teams.require_manager(team_id, principal_of(request))
+        """Give a member another role. A team always keeps an owner; only an owner makes one, or demotes one."""
+        as_owner = await teams.require_manager(team_id, principal_of(request))
         role = changes(data).get("role")
-        member = await (members.assign_role(team_id, user_id, role) if role else members.member(team_id, user_id))
+        if role is None:
+            return _read(await members.member(team_id, user_id), MemberRead)
+        member = await members.assign_role(team_id, user_id, role, as_owner=as_owner)
         return _read(member, MemberRead)
 
     @delete(
@@ -202,9 +239,8 @@ class TeamMemberController(Controller):
         # A key that may only read takes nobody out, its own user neither.
         if (not oneself or principal.api_key_id is not None) and "teams:write" not in principal.permissions:
             raise PermissionDeniedException("The permission 'teams:write' is needed.", permission="teams:write")
-        if not oneself:
-            await teams.require_manager(team_id, principal)
-        await members.leave(team_id, user_id)
+        as_owner = oneself or await teams.require_manager(team_id, principal)
+        await members.leave(team_id, user_id, as_owner=as_owner)
 
 
 def _read(member: TeamMember, struct: type[MemberRead]) -> MemberRead:

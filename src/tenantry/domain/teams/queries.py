@@ -1,8 +1,10 @@
-"""The hot reads of teams."""
+"""The hot reads of teams, and who is told of what happens to them."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import msgspec
 from sqlalchemy import Text, bindparam, cast, func, literal_column, select
@@ -16,11 +18,12 @@ from tenantry.kernel.errors import ResourceNotFoundException
 from tenantry.tenancy.hot import HotStatement
 
 if TYPE_CHECKING:
-    from uuid import UUID
+    from sqlalchemy.ext.asyncio import AsyncSession
 
+    from tenantry.events.definition import RecordedEvent
     from tenantry.tenancy.connection import ScopedConnection
 
-__all__ = ("read_team",)
+__all__ = ("handed_over", "read_team")
 
 _tag = func.json_build_object(
     literal_column("'id'"), Tag.id, literal_column("'slug'"), Tag.slug, literal_column("'name'"), Tag.name
@@ -65,3 +68,8 @@ async def read_team(connection: ScopedConnection, team_id: UUID) -> TeamRead:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )
+
+
+async def handed_over(_: AsyncSession, event: RecordedEvent) -> Collection[UUID]:
+    """Recipients: who owns the team now, and who did; the latter may not have been asked."""
+    return {UUID(event.payload["owner_id"]), *(UUID(each) for each in event.payload["former_owner_ids"])}

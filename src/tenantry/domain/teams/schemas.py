@@ -18,10 +18,13 @@ __all__ = (
     "MemberPlaced",
     "MemberRead",
     "MemberUpdate",
+    "OwnershipTransfer",
+    "OwnershipTransferred",
     "TeamChanged",
     "TeamCreate",
     "TeamFounded",
     "TeamRead",
+    "TeamRole",
     "TeamUpdate",
 )
 
@@ -74,6 +77,18 @@ class MemberCreate(BaseStruct):
 
 class MemberUpdate(Update):
     role: TeamRole | UnsetType = UNSET
+
+
+class OwnershipTransfer(BaseStruct):
+    user_id: UUID
+    """A member of the team, who is to own it."""
+
+
+class OwnershipTransferred(Payload):
+    """Of the event: who owns the team now, and who stepped back to administer it."""
+
+    owner_id: UUID
+    former_owner_ids: list[UUID]
 
 
 class TeamFounded(Payload):

@@ -14,7 +14,7 @@ from tenantry.domain.identity.users.models import User
 from tenantry.domain.tags.models import Tag
 from tenantry.domain.tags.service import tag_slug
 from tenantry.domain.teams.models import Team, TeamMember
-from tenantry.events.record import record_event
+from tenantry.events.record import record_event, user_actor
 from tenantry.kernel.errors import (
     ConflictException,
     PermissionDeniedException,
@@ -30,10 +30,17 @@ if TYPE_CHECKING:
 
     from tenantry.tenancy.guards import Principal
 
-__all__ = ("LAST_TEAM_OWNER", "TeamMemberService", "TeamService", "provide_members", "provide_teams")
+__all__ = (
+    "LAST_TEAM_OWNER",
+    "TeamMemberService",
+    "TeamService",
+    "provide_members",
+    "provide_teams",
+    "require_team_owner",
+)
 
 LAST_TEAM_OWNER = define_problem(
-    "last-team-owner", 409, "The team's last owner", "A team always has an owner. Make somebody else one first."
+    "last-team-owner", 409, "The team's last owner", "A team always has an active owner. Make somebody else one first."
 )
 
 
@@ -109,15 +116,15 @@ class TeamService(Service[Team]):
         await self.delete(team_id)
         await record_event(self.repository.session, "team.deleted", subject=team_id)
 
-    async def require_manager(self, team_id: UUID, principal: Principal) -> None:
-        """Let pass who may run every team, or owns or administers this one.
+    async def require_manager(self, team_id: UUID, principal: Principal) -> bool:
+        """Let pass who may run every team, or owns or administers this one; whether they may do what its owners may.
 
         Raises:
             PermissionDeniedException: the caller does neither.
             advanced_alchemy.exceptions.NotFoundError: there is no such team.
         """
         if "teams:manage" in principal.permissions:
-            return
+            return True
         role = await self.repository.session.scalar(
             select(TeamMember.role).where(TeamMember.team_id == team_id, TeamMember.user_id == principal.id)
         )
@@ -126,6 +133,8 @@ class TeamService(Service[Team]):
             await self.get(team_id)
         if role not in {"owner", "admin"}:
             raise PermissionDeniedException("Only the team's owners and administrators may do this.")
+        owns: bool = role == "owner"
+        return owns
 
     async def _tags(self, names: list[str]) -> list[Tag]:
         session = self.repository.session
@@ -144,6 +153,16 @@ class TeamService(Service[Team]):
         return slug
 
 
+def require_team_owner(as_owner: bool, *roles: str) -> None:
+    """Refuse an owner's role to whoever is none: an administrator would otherwise be one with a single request.
+
+    Raises:
+        PermissionDeniedException: one of the roles is an owner's, and not `as_owner`.
+    """
+    if "owner" in roles and not as_owner:
+        raise PermissionDeniedException("Only the team's owners may do this to an owner, or make one.")
+
+
 def _fresh(tags: list[Tag]) -> list[Tag]:
     """Those that are to be made with the next flush."""
     return [tag for tag in tags if not inspect(tag).persistent]
@@ -157,19 +176,29 @@ class TeamMemberService(Service[TeamMember]):
 
     repository_type = Repo
 
-    async def join(self, team_id: UUID, user_id: UUID, role: str) -> TeamMember:
-        """Put a user into a team.
+    async def join(
+        self, team_id: UUID, user_id: UUID, role: str, *, as_owner: bool, themselves: bool = False
+    ) -> TeamMember:
+        """Put a user into a team; `themselves` if it is the user's own doing, before they are signed in.
 
         Raises:
+            PermissionDeniedException: an owner is to be made, and not `as_owner`.
             ValidationFailedException: there is no such user, or only a deactivated one.
             advanced_alchemy.exceptions.DuplicateKeyError: the user is in the team.
         """
+        require_team_owner(as_owner, role)
         user = await self.repository.session.get(User, user_id)
         if user is None or not user.is_active:
             raise ValidationFailedException.of("userId", "Expected the id of an active user of this organization.")
         member = await self.create(TeamMember(team_id=team_id, user_id=user_id, role=role))
         set_committed_value(member, "user", user)
-        await self._record("team.member_added", team_id, user_id=user_id, role=role)
+        await record_event(
+            self.repository.session,
+            "team.member_added",
+            subject=team_id,
+            payload={"user_id": user_id, "role": role},
+            actor=user_actor(user_id) if themselves else None,
+        )
         return member
 
     async def member(self, team_id: UUID, user_id: UUID) -> TeamMember:
@@ -183,15 +212,17 @@ class TeamMemberService(Service[TeamMember]):
             raise ResourceNotFoundException("There is no such member of the team.")
         return found
 
-    async def assign_role(self, team_id: UUID, user_id: UUID, role: str) -> TeamMember:
+    async def assign_role(self, team_id: UUID, user_id: UUID, role: str, *, as_owner: bool) -> TeamMember:
         """Give a member another role.
 
         Raises:
             ResourceNotFoundException: the user is not in the team.
+            PermissionDeniedException: an owner is to be made or demoted, and not `as_owner`.
             ConflictException: the team would be left without an owner.
         """
         await self._lock(team_id)
         member = await self.member(team_id, user_id)
+        require_team_owner(as_owner, role, member.role)
         if member.role == "owner" and role != "owner":
             await self._require_another_owner(team_id, user_id)
         before, member.role = member.role, role
@@ -200,20 +231,64 @@ class TeamMemberService(Service[TeamMember]):
             await self._record("team.member_role_changed", team_id, user_id=user_id, role=role)
         return member
 
-    async def leave(self, team_id: UUID, user_id: UUID) -> None:
+    async def leave(self, team_id: UUID, user_id: UUID, *, as_owner: bool) -> None:
         """Take a member out.
 
         Raises:
             ResourceNotFoundException: the user is not in the team.
+            PermissionDeniedException: it is an owner, and not `as_owner`.
             ConflictException: the team would be left without an owner.
         """
         await self._lock(team_id)
         member = await self.member(team_id, user_id)
+        require_team_owner(as_owner, member.role)
         if member.role == "owner":
             await self._require_another_owner(team_id, user_id)
         await self.repository.session.delete(member)
         await self.flush()
         await self._record("team.member_removed", team_id, user_id=user_id)
+
+    async def transfer_ownership(self, team_id: UUID, user_id: UUID, *, by: Principal) -> TeamMember:
+        """Make a member the owner, and whoever hands over an administrator.
+
+        That is `by`, if they own the team; who manages all teams and does not own this one takes it from all who do.
+
+        Raises:
+            PermissionDeniedException: `by` neither owns the team nor manages all.
+            ValidationFailedException: the user is no member, deactivated, or is `by` and owns the team already.
+        """
+        await self._lock(team_id)
+        session = self.repository.session
+        member = await self.get_one_or_none(team_id=team_id, user_id=user_id)
+        if member is None or not await session.scalar(select(User.is_active).where(User.id == user_id)):
+            raise ValidationFailedException.of("userId", "Expected the id of an active member of the team.")
+        owners = list(
+            await session.scalars(
+                select(TeamMember)
+                .where(TeamMember.team_id == team_id, TeamMember.role == "owner")
+                .order_by(TeamMember.user_id)
+            )
+        )
+        leaving = [each for each in owners if each.user_id == by.id]
+        if not leaving:
+            # Asked here, behind the lock: of two who hand over at once the second is no owner any more.
+            if "teams:manage" not in by.permissions:
+                raise PermissionDeniedException("Only the team's owners may hand it over.")
+            leaving = owners
+        if [each.user_id for each in leaving] == [user_id]:
+            raise ValidationFailedException.of("userId", "Expected somebody who does not own the team already.")
+        former = [each for each in leaving if each.user_id != user_id]
+        for each in former:
+            each.role = "admin"
+        member.role = "owner"
+        await self.flush()
+        await self._record(
+            "team.ownership_transferred",
+            team_id,
+            owner_id=user_id,
+            former_owner_ids=[each.user_id for each in former],
+        )
+        return member
 
     async def _record(self, name: str, team_id: UUID, **payload: Any) -> None:
         await record_event(self.repository.session, name, subject=team_id, payload=payload)
@@ -224,8 +299,14 @@ class TeamMemberService(Service[TeamMember]):
 
     async def _require_another_owner(self, team_id: UUID, user_id: UUID) -> None:
         others = await self.repository.session.scalar(
-            select(func.count()).where(
-                TeamMember.team_id == team_id, TeamMember.user_id != user_id, TeamMember.role == "owner"
+            select(func.count())
+            .select_from(TeamMember)
+            .join(User, User.id == TeamMember.user_id)
+            .where(
+                TeamMember.team_id == team_id,
+                TeamMember.user_id != user_id,
+                TeamMember.role == "owner",
+                User.is_active,
             )
         )
         if not others:

@@ -14,10 +14,20 @@ import secrets
 from typing import NamedTuple
 from uuid import UUID
 
-__all__ = ("API_KEY", "INVITATION", "REFRESH", "Credential", "InvalidCredential", "ParsedCredential", "digest_matches")
+__all__ = (
+    "API_KEY",
+    "INVITATION",
+    "REFRESH",
+    "TEAM_INVITATION",
+    "Credential",
+    "InvalidCredential",
+    "ParsedCredential",
+    "digest_matches",
+)
 
 REFRESH = "rt"
 INVITATION = "inv"
+TEAM_INVITATION = "tinv"
 API_KEY = "key"
 
 _KIND = re.compile(r"[a-z]{2,8}")

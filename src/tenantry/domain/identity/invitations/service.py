@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tenantry.tenancy.database import Database
     from tenantry.tenancy.registry import TenantRegistry
 
-__all__ = ("INVITATION_INVALID", "Invitations", "invite_owner")
+__all__ = ("INVITATION_INVALID", "Invitations", "invite_owner", "inviting_tenant")
 
 INVITATION_INVALID = define_problem(
     "invitation-invalid",
@@ -64,24 +64,13 @@ class Invitations:
             UnavailableException: it is still being made, or at a revision that this release does not serve.
             ValidationFailedException: the password is too weak.
         """
-        try:
-            parsed = Credential.parse(token, INVITATION)
-        except InvalidCredential as error:
-            raise ClientException(problem=INVITATION_INVALID) from error
-        tenant = self._registry.by_id(parsed.tenant_id)
-        if tenant is None or tenant.status == "provisioning":
-            # Made just now, by another process: whoever holds the invitation was told that it is ready.
-            await self._registry.refresh()
-            tenant = self._registry.by_id(parsed.tenant_id)
-        if tenant is None or (host_tenant is not None and host_tenant != tenant.slug):
-            raise ClientException(problem=INVITATION_INVALID)
-        require_active(tenant)
-        invited = await self._invited(tenant, parsed.digest)
+        tenant, digest = await inviting_tenant(self._registry, token, INVITATION, host_tenant=host_tenant)
+        invited = await self._invited(tenant, digest)
         check_new_password(self._settings, password, email=invited.email, name=name)
         hashed = await self._hasher.hash(password)
         async with self._database.transaction(tenant.write_scope) as transaction:
             session = transaction.session
-            invitation = await session.scalar(_valid(parsed.digest).with_for_update(of=Invitation))
+            invitation = await session.scalar(_valid(digest).with_for_update(of=Invitation))
             if invitation is None:
                 raise ClientException(problem=INVITATION_INVALID)
             now = datetime.datetime.now(datetime.UTC)
@@ -107,6 +96,31 @@ class Invitations:
             if invitation is None:
                 raise ClientException(problem=INVITATION_INVALID)
             return await transaction.session.get_one(User, invitation.user_id)
+
+
+async def inviting_tenant(
+    registry: TenantRegistry, token: str, kind: str, *, host_tenant: str | None
+) -> tuple[TenantContext, bytes]:
+    """The tenant that an invitation names, and the digest by which it is known there.
+
+    Raises:
+        ClientException: it is none of this kind, or another tenant's than the host's.
+        PermissionDeniedException: the organization is suspended, archived or gone.
+        UnavailableException: it is still being made, or at a revision that this release does not serve.
+    """
+    try:
+        parsed = Credential.parse(token, kind)
+    except InvalidCredential as error:
+        raise ClientException(problem=INVITATION_INVALID) from error
+    tenant = registry.by_id(parsed.tenant_id)
+    if tenant is None or tenant.status == "provisioning":
+        # Made just now, by another process: whoever holds the invitation was told that it is ready.
+        await registry.refresh()
+        tenant = registry.by_id(parsed.tenant_id)
+    if tenant is None or (host_tenant is not None and host_tenant != tenant.slug):
+        raise ClientException(problem=INVITATION_INVALID)
+    require_active(tenant)
+    return tenant, parsed.digest
 
 
 def _valid(digest: bytes) -> Select[Invitation]:

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from litestar import Controller, Request, get, patch, post
-from litestar.params import Body, FromPath
+from litestar.params import Body, FromPath, QueryParameter
 from sqlalchemy import text
 
-from tenantry.domain.identity.principal import UserPrincipal
+from tenantry.domain.identity.users.authority import require_may_change, require_may_grant
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.providers import provide_users
 from tenantry.domain.identity.users.schemas import (
@@ -23,14 +23,16 @@ from tenantry.domain.identity.users.schemas import (
 )
 from tenantry.domain.identity.users.service import UserService
 from tenantry.domain.roles.catalogue import PermissionCatalogue
-from tenantry.kernel.errors import PermissionDeniedException
-from tenantry.kernel.schema import Page, changes
+from tenantry.domain.roles.models import Role, UserRole
+from tenantry.kernel.schema import Page, Slug, changes
 from tenantry.kernel.security.policy import check_new_password
 from tenantry.kernel.service import Injected, ListQuery, create_list_query
 from tenantry.tenancy.guards import acting_user_id, principal_of, requires_permission, requires_person
 from tenantry.tenancy.request import request_transaction
 
 __all__ = ("UserController",)
+
+_Role = Annotated[Slug | None, QueryParameter(description="Users who hold the role of this slug.")]
 
 
 class UserController(Controller):
@@ -60,13 +62,19 @@ class UserController(Controller):
         guards=[requires_permission("users:read")],
         dependencies={
             "listing": create_list_query(
-                sortable=("email", "name", "joined_at", "created_at"), searched=("email", "name"), default="email"
+                sortable=("email", "name", "joined_at", "created_at"),
+                searched=("email", "name"),
+                default="email",
+                others=("role",),
             )
         },
     )
-    async def list_users(self, users: Injected[UserService], listing: Injected[ListQuery]) -> Page[UserRead]:
+    async def list_users(
+        self, users: Injected[UserService], listing: Injected[ListQuery], role: _Role = None
+    ) -> Page[UserRead]:
         """The organization's people."""
-        return await users.page(listing, UserRead, convert=_read)
+        filters = [User.roles.any(UserRole.role.has(Role.slug == role))] if role is not None else []
+        return await users.page(listing, UserRead, *filters, convert=_read)
 
     @post(
         "/",
@@ -82,7 +90,8 @@ class UserController(Controller):
         data: Annotated[UserCreate, Body()],
     ) -> UserRead:
         """Make an account with a password and roles. Only an owner makes an owner."""
-        await _require_may_grant(request, users, data.roles)
+        catalogue: PermissionCatalogue = request.app.state.permissions
+        require_may_grant(principal_of(request), await users.roles_by_slug(data.roles), catalogue)
         check_new_password(request.app.state.settings, data.password, email=data.email, name=data.name)
         # No connection is held while the password is hashed: the pool is everybody's.
         transaction = request_transaction(request)
@@ -116,13 +125,14 @@ class UserController(Controller):
         user_id: FromPath[UUID],
         data: Annotated[UserUpdate, Body()],
     ) -> UserRead:
-        """Change an account, its roles, or deactivate it, which ends its sessions with the next request."""
-        wanted = changes(data)
-        await _require_may_grant(request, users, wanted.get("roles", []))
-        user = await users.get(user_id)
-        if any(held.role.slug == "owner" for held in user.roles):
-            # An administrator could otherwise take the organization over by deactivating its owners.
-            _require_owner(request)
+        """Change an account, its roles, or deactivate it, which ends its sessions with the next request.
+
+        Nobody gives a role, or changes an account, that permits more than their own.
+        """
+        catalogue: PermissionCatalogue = request.app.state.permissions
+        principal, wanted = principal_of(request), changes(data)
+        require_may_grant(principal, await users.roles_by_slug(wanted.get("roles", [])), catalogue)
+        await require_may_change(principal, await users.get(user_id), users.repository.session, catalogue)
         return _read(await users.change(user_id, wanted), UserRead)
 
     @staticmethod
@@ -164,28 +174,3 @@ def _fields(user: User) -> dict[str, Any]:
 
 def _read(user: User, struct: type[UserRead]) -> UserRead:
     return struct(**_fields(user))
-
-
-def _require_owner(request: Request[Any, Any, Any]) -> None:
-    principal = principal_of(request)
-    # No API key is an owner, whoever's it is: its scopes are permissions, and this is none.
-    if not isinstance(principal, UserPrincipal) or not (principal.is_owner or principal.is_superuser):
-        raise PermissionDeniedException("Only an owner may do this to an owner, or make one.")
-
-
-async def _require_may_grant(request: Request[Any, Any, Any], users: UserService, slugs: list[str]) -> None:
-    """Nobody hands out more than they hold themselves, an owner's role least of all.
-
-    Raises:
-        PermissionDeniedException: one of the roles permits more than the caller's own.
-        ValidationFailedException: there is no role of one of the names.
-    """
-    if not slugs:
-        return
-    if "owner" in slugs:
-        _require_owner(request)
-    held = principal_of(request).permissions
-    catalogue: PermissionCatalogue = request.app.state.permissions
-    for role in await users.roles_by_slug(slugs):
-        if not held.issuperset(catalogue.granted(role.slug, builtin=role.is_builtin, stored=role.permissions)):
-            raise PermissionDeniedException(f"The role {role.slug!r} permits more than you may do yourself.")

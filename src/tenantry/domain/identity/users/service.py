@@ -10,7 +10,7 @@ from sqlalchemy.orm import raiseload, undefer_group
 
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.roles.models import Role, UserRole
-from tenantry.events.record import record_event
+from tenantry.events.record import record_event, user_actor
 from tenantry.kernel.errors import ConflictException, ValidationFailedException, define_problem
 from tenantry.kernel.schema import normalize_email
 from tenantry.kernel.service import Service, changed_fields
@@ -63,9 +63,16 @@ class UserService(Service[User]):
         return await self.get_one_or_none(email=email, load=[undefer_group("secret"), raiseload(User.roles)])
 
     async def add(
-        self, *, email: str, hashed_password: str | None, name: str | None, roles: list[str], field: str = "roles"
+        self,
+        *,
+        email: str,
+        hashed_password: str | None,
+        name: str | None,
+        roles: list[str],
+        field: str = "roles",
+        themselves: bool = False,
     ) -> User:
-        """A new account with roles.
+        """A new account with roles; `themselves` if it is the new user's own doing.
 
         Raises:
             ValidationFailedException: the address or a role is none.
@@ -75,7 +82,13 @@ class UserService(Service[User]):
         user = await self.create({"email": email, "hashed_password": hashed_password, "name": name})
         user.roles = [UserRole(role=role) for role in found]
         await self.flush()
-        await self._record("user.created", user.id, role_ids=[role.id for role in found])
+        await record_event(
+            self.repository.session,
+            "user.created",
+            subject=user.id,
+            payload={"role_ids": [role.id for role in found]},
+            actor=user_actor(user.id) if themselves else None,
+        )
         return user
 
     async def change(self, user_id: UUID, changes: dict[str, Any]) -> User:
