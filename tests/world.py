@@ -44,6 +44,8 @@ def environment_for(addresses: Template, home: Path, **overrides: object) -> dic
         "TENANTRY_LOG_LEVEL": "WARNING",
         # Most tests make a tenant or two, and some count what there is.
         "TENANTRY_WARM_POOL_SIZE": "0",
+        "TENANTRY_APP_URL": "https://{tenant}.app.example.com",
+        "TENANTRY_MAIL_URL": (home.absolute() / "mail").as_uri(),
         # Where the receivers of webhooks are.
         "TENANTRY_OUTBOUND_NETWORKS": "127.0.0.1/32",
     }

@@ -15,6 +15,7 @@ from tenantry import __version__
 from tenantry.domain.identity.api_keys.last_use import LastUses
 from tenantry.domain.identity.api_keys.principal import load_principal
 from tenantry.domain.identity.invitations.service import Invitations
+from tenantry.domain.identity.passwords.service import PasswordResets
 from tenantry.domain.identity.sessions.service import Authenticator
 from tenantry.domain.identity.sessions.throttle import LoginThrottle
 from tenantry.domain.notifications.listeners import Listeners
@@ -192,6 +193,28 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
                 authenticator=authenticator,
                 hasher=hasher,
                 settings=settings,
+            ),
+            "invitation_throttle": LoginThrottle(
+                redis,
+                failures=settings.invitation_mails,
+                window=86_400,
+                what="invitation",
+                refusal="Enough invitations were mailed to this address today.",
+            ),
+            "password_resets": PasswordResets(
+                database=database,
+                registry=registry,
+                hasher=hasher,
+                settings=settings,
+                vault=vault,
+                throttle=LoginThrottle(
+                    redis,
+                    failures=settings.password_reset_requests,
+                    window=settings.password_reset_ttl,
+                    what="password-reset",
+                    refusal="Too many password resets of this account were asked for.",
+                ),
+                log_ins=throttle,
             ),
             "operator_authenticator": OperatorAuthenticator(
                 database=database,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tenantry import mail
 from tenantry.domain import audit as trail
 from tenantry.domain import jobs as own_jobs
 from tenantry.domain import notifications, organization, roles, tags, team_invitations, teams, webhooks
-from tenantry.domain.identity import api_keys, invitations, service_accounts, sessions, users
+from tenantry.domain.identity import api_keys, invitations, passwords, service_accounts, sessions, users
 from tenantry.events.definition import EventCatalogue, use_catalogue
+from tenantry.mail.definition import MailCatalogue, use_mails
+from tenantry.mail.jobs import send_mail
 from tenantry.platform import (
     audit,
     catalog,
@@ -33,6 +36,7 @@ __all__ = (
     "DOMAIN_FEATURES",
     "EVENTS",
     "JOBS",
+    "MAILS",
     "NOTIFICATIONS",
     "PLATFORM_FEATURES",
     "PROVISION_HOOKS",
@@ -48,6 +52,7 @@ DOMAIN_FEATURES: tuple[Feature, ...] = (
     users.FEATURE,
     sessions.FEATURE,
     invitations.FEATURE,
+    passwords.FEATURE,
     tags.FEATURE,
     teams.FEATURE,
     team_invitations.FEATURE,
@@ -55,6 +60,7 @@ DOMAIN_FEATURES: tuple[Feature, ...] = (
     own_jobs.FEATURE,
     trail.FEATURE,
     webhooks.FEATURE,
+    mail.FEATURE,
     notifications.FEATURE,
     service_accounts.FEATURE,
     api_keys.FEATURE,
@@ -101,6 +107,11 @@ NOTIFICATIONS = EVENTS.notifications
 """Of which events people are told, by their names."""
 
 use_catalogue(EVENTS)
+
+MAILS = MailCatalogue(DOMAIN_FEATURES, job=send_mail)
+"""Everything that is written to people."""
+
+use_mails(MAILS)
 
 SHARED_METADATA = SharedBase.metadata
 TENANT_METADATA = TenantBase.metadata

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 from uuid_utils.compat import uuid7
 
-from tenantry.features import JOBS, SCHEDULES
+from tenantry.features import JOBS, MAILS, SCHEDULES
 from tenantry.jobs.fair import FairQueue
 from tenantry.jobs.gate import Gate
 from tenantry.jobs.patience import end
@@ -19,6 +19,7 @@ from tenantry.jobs.relay import TOGETHER, Relay
 from tenantry.jobs.runner import Runner
 from tenantry.jobs.schedule import Scheduler
 from tenantry.jobs.supervisor import beat
+from tenantry.kernel.mail import Mailer
 from tenantry.kernel.redis import create_redis
 from tenantry.kernel.security import Vault
 from tenantry.kernel.settings import Settings
@@ -63,6 +64,7 @@ class WorkerProcess:
         Raises:
             SettingsError: the settings have no addresses.
             VaultError: the vault that they name cannot be opened.
+            TemplateProblem: one of TENANTRY_MAIL_TEMPLATES is wrong.
         """
         times = scope_times(settings)
         control = control_scope(times, read_only=False)
@@ -71,6 +73,9 @@ class WorkerProcess:
         self._quarantine = quarantine
         # Not made here: what there is to open was sealed by the API.
         self.vault = open_vault(settings, create=False)
+        mailer = Mailer(settings, MAILS.folders)
+        # Now, and not when the first invitation is dead.
+        MAILS.check(mailer.templates)
         self.database = create_database(
             settings,
             application_name="tenantry-worker",
@@ -97,7 +102,7 @@ class WorkerProcess:
             database=self.database,
             registry=self.registry,
             control=control,
-            resources={Settings: settings, Vault: self.vault},
+            resources={Settings: settings, Vault: self.vault, Mailer: mailer},
         )
         self.relay = Relay(
             queue=self.queue,

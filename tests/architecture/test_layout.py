@@ -13,7 +13,7 @@ from tests.architecture.rules import ROOT
 SOURCE = ROOT / "src" / "tenantry"
 
 ALWAYS = frozenset({"__init__.py", "schemas.py", "service.py", "controller.py", "models.py"})
-SOMETIMES = frozenset({"jobs.py", "handlers.py", "providers.py", "queries.py"})
+SOMETIMES = frozenset({"jobs.py", "handlers.py", "mails.py", "providers.py", "queries.py"})
 """Names that mean the same in every package that has them."""
 
 PECULIAR = {

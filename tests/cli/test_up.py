@@ -95,6 +95,28 @@ def test_key_files_are_named_to_processes_that_run_in_another_folder(
     assert not {"TENANTRY_KEYRING", "TENANTRY_VAULT_FILE"} & set(handed())
 
 
+def test_mail_is_kept_unless_a_server_is_named(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = HomeAddresses(database_url="postgresql://app@db/tenantry", redis_url="redis://cache")
+
+    def handed(**env: str) -> dict[str, str]:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        settings = load_settings({"TENANTRY_HOME": str(home), **env})
+        lock = DataLock(home / "up.lock", home)
+        return Deployment(settings, home, lock=lock, progress=Progress(quiet=True))._environment(addresses)
+
+    kept = handed()
+    assert kept["TENANTRY_MAIL_URL"] == (home / "mail").as_uri()
+    assert kept["TENANTRY_APP_URL"] == "http://localhost:3000"
+    # What the processes are given is what they take.
+    loaded = load_settings({name: value for name, value in kept.items() if not name.startswith("TENANTRY_TEST_")})
+    assert loaded.mail_url == kept["TENANTRY_MAIL_URL"]
+    assert handed(TENANTRY_APP_URL="https://app.example")["TENANTRY_APP_URL"] == "https://app.example"
+    url = "smtp://mail.example"
+    named = handed(TENANTRY_MAIL_URL=url, TENANTRY_MAIL_FROM="a@b.example", TENANTRY_APP_URL="https://app.example")
+    assert named["TENANTRY_MAIL_URL"] == url
+
+
 def given(env: dict[str, str]) -> CommandError:
     """What `up` says of the database that the settings name."""
     settings = load_settings(env)

@@ -99,6 +99,9 @@ def _environment(addresses: Template, home: Path, overrides: Mapping[str, object
         "TENANTRY_PASSWORD_HASH_MEMORY_COST": str(settings.password_hash_memory_cost),
         "TENANTRY_PASSWORD_HASH_PARALLELISM": str(settings.password_hash_parallelism),
         "TENANTRY_LOG_LEVEL": "WARNING",
+        # Where there is no mail, what sends some is refused.
+        "TENANTRY_APP_URL": str(settings.app_url),
+        "TENANTRY_MAIL_URL": str(settings.mail_url),
     }
     return found | {f"TENANTRY_{name.upper()}": str(value) for name, value in overrides.items()}
 

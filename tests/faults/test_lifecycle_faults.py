@@ -39,7 +39,7 @@ from tests.world import PASSWORD, World
 pytestmark = pytest.mark.slow
 
 SECRET = {
-    *("user_session", "spent_refresh_token", "invitation"),
+    *("api_key", "user_session", "spent_refresh_token", "invitation", "password_reset", "team_invitation"),
     *("webhook_endpoint", "webhook_delivery", "webhook_attempt"),
 }
 

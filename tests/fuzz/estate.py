@@ -83,10 +83,12 @@ class Estate:
         self._post(f"/api/teams/{team['id']}/members", {"userId": user["id"], "role": "admin"})
         account = self._post("/api/service-accounts", {"name": f"Deployer {number}", "roles": ["viewer"]})
         key = self._post("/api/api-keys", {"name": "Report", "scopes": ["roles:read"]})
-        invitation = self._post(f"/api/teams/{team['id']}/invitations", {"email": f"bob-{number}@people.example"})
+        to_team = self._post(f"/api/teams/{team['id']}/invitations", {"email": f"bob-{number}@people.example"})
         role = self._post("/api/roles", {"name": f"Keeper {number}", "permissions": ["tags:read"]})
+        invitation = self._post("/api/invitations", {"email": f"eve-{number}@people.example"})
         self._ids = {
-            "team_invitation_id": invitation["id"],
+            "invitation_id": invitation["id"],
+            "team_invitation_id": to_team["id"],
             "role_id": role["id"],
             "team_id": team["id"],
             "tag_id": team["tags"][0]["id"],

@@ -56,6 +56,8 @@ PUBLIC = {
     "POST /api/auth/invitations/accept": "trades an invitation for a password; whoever holds it has no token yet",
     "POST /api/auth/team-invitations/accept": "trades an invitation for an account; whoever holds it has none yet",
     "POST /api/auth/team-invitations/decline": "declines one, likewise",
+    "POST /api/auth/password-reset": "has a link mailed to somebody who cannot log in; says nothing of who there is",
+    "POST /api/auth/password-reset/confirm": "trades a mailed token for a password",
     "POST /platform/auth/login": "trades an operator's password for a token",
     "GET /health/live": "asked by the orchestrator",
     "GET /health/ready": "asked by the orchestrator",
@@ -608,6 +610,12 @@ KEYS_OPEN = {"GET /api/users/me": "says whose the key is and what it permits"}
 """Routes that ask for no permission and that API keys open all the same: no scope could keep one out."""
 NO_KEYS = {
     "POST /api/users": "sets a password, by which the machine would be a person",
+    "POST /api/invitations": "makes a credential, by which the machine could be one",
+    "POST /api/invitations/{invitation_id}/resend": "likewise",
+    "DELETE /api/invitations/{invitation_id}": "ends one",
+    "POST /api/teams/{team_id}/invitations": "a person stands behind it, and it may hold a credential",
+    "POST /api/team-invitations/{team_invitation_id}/resend": "likewise",
+    "DELETE /api/team-invitations/{team_invitation_id}": "likewise",
 }
 """Routes that ask for a permission and that no API key opens, besides those that manage keys and service accounts."""
 
@@ -646,7 +654,8 @@ async def test_an_api_key_opens_what_its_scopes_say_and_no_route_that_is_for_peo
     shop: Pair, machine: Machine, powerless: list[Machine], endpoint: Endpoint
 ) -> None:
     """The same call by keys with one scope, a user's and a service account's, and by one with every scope."""
-    own = await _plant(shop.acme, (*endpoint.parameters, *identifiers_in(endpoint.body)), linked=endpoint.parameters)
+    names = (*endpoint.parameters, *identifiers_in(endpoint.body))
+    own = await _plant(shop.acme, names, linked=names if str(endpoint) in TIED else endpoint.parameters)
     before = await _snapshot(shop.acme)
     for one in powerless:
         answer = await _call(one, endpoint, own)

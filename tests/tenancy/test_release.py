@@ -154,12 +154,23 @@ async def test_no_route_lets_a_tenant_in_that_is_not_served(
 def test_the_routes_that_find_their_tenant_themselves_are_those_that_are_tested_here() -> None:
     public = {str(endpoint) for endpoint in ENDPOINTS if endpoint.path.startswith("/api/") and endpoint.is_public}
     assert public == {
-        "POST /api/auth/login",
-        "POST /api/auth/refresh",
-        "POST /api/auth/invitations/accept",
-        "POST /api/auth/team-invitations/accept",
-        "POST /api/auth/team-invitations/decline",
+        *("POST /api/auth/login", "POST /api/auth/refresh", "POST /api/auth/invitations/accept"),
+        *("POST /api/auth/team-invitations/accept", "POST /api/auth/team-invitations/decline"),
+        *("POST /api/auth/password-reset", "POST /api/auth/password-reset/confirm"),
     }
+
+
+@pytest.mark.parametrize("email", ["owner", "nobody"])
+async def test_a_password_reset_is_refused_whether_or_not_there_is_an_account(
+    world: World, ledger: Ledger, acme: TenantHandle, email: str
+) -> None:
+    await ledger.put(acme, AHEAD)
+    for path, body in (
+        ("", {"tenant": acme.slug, "email": f"{email}@{acme.slug}.example"}),
+        ("/confirm", {"token": f"pwr_{acme.tenant_id.hex}_{'0' * 64}", "password": PASSWORD}),
+    ):
+        answer = await world.http.post(f"/api/auth/password-reset{path}", json=body)
+        _is_refused(answer, AHEAD, OLDEST_SERVED, served_range().newest)
 
 
 @pytest.mark.parametrize("password", [PASSWORD, "something else entirely"])

@@ -30,6 +30,10 @@ _COMMANDS = {
     "certificates": ("tenantry.cli.certificates", "List, show and verify the certificates of purges."),
     "jobs": ("tenantry.cli.jobs", "List, show, retry and cancel jobs, and count them."),
     "schedules": ("tenantry.cli.schedules", "List, show, change and run schedules, by which jobs come back."),
+    "mail": (
+        "tenantry.cli.mail",
+        "Read the mail that the development outbox has kept, and test whether mail goes out.",
+    ),
     "catalog": ("tenantry.cli.catalog", "Show how much there is in the database's catalog, and how it grows."),
     "operators": ("tenantry.cli.operators", "Create, list and change the people who run the platform."),
     "audit": ("tenantry.cli.audit", "Read what was done to the platform, by whom and why."),

@@ -27,6 +27,7 @@ from tenantry.cli.admin import (
     with_database,
 )
 from tenantry.cli.attended import Attended
+from tenantry.cli.mailbox import Mailbox
 from tenantry.cli.problems import CommandError, ExitCode
 from tenantry.cli.processes import granian_command, with_shared_metrics, without_owner, worker_command
 from tenantry.dev.postgres import EmbeddedPostgres
@@ -147,6 +148,7 @@ class Deployment:
         Raises:
             ServerError: a server or the API ended by itself.
         """
+        mailbox = Mailbox(self.home / "mail", self._progress)
         while True:
             for server in self._servers:
                 if not server.running:
@@ -160,6 +162,7 @@ class Deployment:
                 )
             for attended in self._attended:
                 attended.watch()
+            mailbox.watch()
             time.sleep(0.2)
 
     def stop(self) -> None:
@@ -288,6 +291,12 @@ class Deployment:
             environment["TENANTRY_KEYRING"] = str(self.settings.keyring.absolute())
         if self.settings.vault_file is not None:
             environment["TENANTRY_VAULT_FILE"] = str(self.settings.vault_file.absolute())
+        if self.settings.mail_templates is not None:
+            environment["TENANTRY_MAIL_TEMPLATES"] = str(self.settings.mail_templates.absolute())
+        if self.settings.mail_url is None:
+            # Kept, not sent; with links to where a front-end under development usually is.
+            environment["TENANTRY_MAIL_URL"] = (self.home / "mail").as_uri()
+            environment.setdefault("TENANTRY_APP_URL", "http://localhost:3000")
         if not self.settings.outbound_networks and is_loopback(self.settings.host):
             # Whoever tries webhooks has their receiver here. Nobody else can make any.
             environment["TENANTRY_OUTBOUND_NETWORKS"] = "127.0.0.0/8,::1/128"

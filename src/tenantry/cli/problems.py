@@ -73,9 +73,10 @@ def _explain(error: Exception) -> tuple[int, str]:
 def _explain_service(error: Exception) -> tuple[int, str]:
     from tenantry.kernel.errors import ApplicationException
     from tenantry.kernel.http.failures import explain_failure
+    from tenantry.kernel.mail.templates import TemplateProblem
     from tenantry.platform.tenants.files import FilesError
 
-    if isinstance(error, FilesError):
+    if isinstance(error, FilesError | TemplateProblem):
         return ExitCode.USAGE, str(error)
     if (database := _database_problem(error)) is not None:
         return database

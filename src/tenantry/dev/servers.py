@@ -111,6 +111,7 @@ def delete_home(home: Path) -> None:
         (home / name).unlink(missing_ok=True)
     # What was stored is the deployment's data like any other; where the storage is a bucket, there is nothing here.
     shutil.rmtree(home / "storage", ignore_errors=True)
+    shutil.rmtree(home / "mail", ignore_errors=True)
     for log in (home / "logs").glob("*.log*"):
         log.unlink()
     if (home / "logs").is_dir() and not any((home / "logs").iterdir()):

@@ -28,6 +28,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry.jobs.outbox import Entry, put
+from tenantry.kernel.mail import Mailer
 from tenantry.kernel.security import Vault
 from tenantry.kernel.service import Service
 from tenantry.kernel.settings import Settings
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ("RESOURCES", "Discard", "Hint", "Hopeless", "Job", "JobRun", "Retry", "Transactions", "job")
 
-RESOURCES: tuple[type, ...] = (Settings, Vault)
+RESOURCES: tuple[type, ...] = (Settings, Vault, Mailer)
 """Types of which a process has one, for every job that asks for it: `Runner` is given them."""
 
 Provider = Callable[["JobRun"], Any]
@@ -137,8 +138,8 @@ class Job:
     """A function that runs later, in its tenant's scope.
 
     Its parameters are the job's arguments, JSON on their way and checked against their types by msgspec, except those
-    whose type says that they are given: `AsyncSession`, `TenantContext`, `JobRun`, `Settings`, `Vault`, and every
-    `Service`; or `Transactions`, in place of a session and of services.
+    whose type says that they are given: `AsyncSession`, `TenantContext`, `JobRun`, `Settings`, `Vault`, `Mailer`, and
+    every `Service`; or `Transactions`, in place of a session and of services.
     """
 
     def __init__(

@@ -78,6 +78,8 @@ class Feature:
     """What its services record: `tenantry.events.definition.Event`."""
     listener: Callable[..., Awaitable[None]] | None = None
     """Is called with a session and every event, in the transaction that records it; see the same."""
+    mails: tuple[Any, ...] = ()
+    """What it writes to people: `tenantry.mail.definition.Mail`."""
     handlers: Mapping[str, Any] = field(default_factory=dict)
     """Jobs that are enqueued with an event, by its name, or by `*` with every one; see `tenantry.events.definition`."""
     notifications: tuple[Any, ...] = ()

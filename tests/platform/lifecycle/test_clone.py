@@ -31,7 +31,7 @@ from tests.tree import TenantTree
 from tests.world import PASSWORD, Caller, World
 
 SECRET = {
-    *("api_key", "user_session", "spent_refresh_token", "invitation"),
+    *("api_key", "user_session", "spent_refresh_token", "invitation", "password_reset", "team_invitation"),
     *("webhook_endpoint", "webhook_delivery", "webhook_attempt"),
 }
 

@@ -33,7 +33,7 @@ from tenantry.domain.teams.schemas import MemberRead
 from tenantry.domain.teams.service import TeamService, provide_teams
 from tenantry.kernel.schema import Page
 from tenantry.kernel.service import Injected, ListQuery, create_list_query
-from tenantry.tenancy.guards import principal_of, requires_permission
+from tenantry.tenancy.guards import principal_of, requires_permission, requires_person
 from tenantry.tenancy.request import tenant_request
 
 __all__ = ("OwnTeamInvitationController", "TeamInvitationController", "TeamInvitationTokenController")
@@ -81,7 +81,7 @@ class TeamInvitationController(Controller):
         "/",
         operation_id="CreateTeamInvitation",
         summary="Ask somebody into a team",
-        guards=[requires_permission("teams:write")],
+        guards=[requires_permission("teams:write"), requires_person],
     )
     async def create_invitation(
         self,
@@ -187,7 +187,7 @@ class OwnTeamInvitationController(Controller):
         operation_id="ResendTeamInvitation",
         summary="Renew an invitation",
         status_code=HTTP_200_OK,
-        guards=[requires_permission("teams:write")],
+        guards=[requires_permission("teams:write"), requires_person],
     )
     async def resend(
         self,
@@ -206,7 +206,7 @@ class OwnTeamInvitationController(Controller):
         "/{team_invitation_id:uuid}",
         operation_id="RevokeTeamInvitation",
         summary="Take an invitation back",
-        guards=[requires_permission("teams:write")],
+        guards=[requires_permission("teams:write"), requires_person],
     )
     async def revoke(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tenantry.kernel.security.credentials import (
     API_KEY,
     INVITATION,
+    PASSWORD_RESET,
     REFRESH,
     TEAM_INVITATION,
     Credential,
@@ -31,6 +32,7 @@ __all__ = (
     "AUDIENCE_TENANT",
     "INVITATION",
     "MAX_PASSWORD_LENGTH",
+    "PASSWORD_RESET",
     "REFRESH",
     "TEAM_INVITATION",
     "BrokenSealError",

@@ -17,6 +17,7 @@ from uuid import UUID
 __all__ = (
     "API_KEY",
     "INVITATION",
+    "PASSWORD_RESET",
     "REFRESH",
     "TEAM_INVITATION",
     "Credential",
@@ -28,6 +29,7 @@ __all__ = (
 REFRESH = "rt"
 INVITATION = "inv"
 TEAM_INVITATION = "tinv"
+PASSWORD_RESET = "pwr"  # noqa: S105 - a kind of credential, and none itself
 API_KEY = "key"
 
 _KIND = re.compile(r"[a-z]{2,8}")

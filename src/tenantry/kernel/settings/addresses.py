@@ -8,16 +8,20 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 __all__ = (
     "HTTP_FORM",
+    "MAIL_FORM",
     "POSTGRES_FORM",
     "REDIS_FORM",
+    "SENDER_FORM",
     "STORAGE_FORM",
     "check_http_url",
+    "check_mail_url",
     "check_postgres_url",
     "check_redis_url",
     "check_storage_url",
     "is_hostname",
     "is_ip",
     "is_origin",
+    "parse_sender",
     "redact_url",
 )
 
@@ -25,6 +29,8 @@ POSTGRES_FORM = "an address of the form postgresql://user:password@host:port/dat
 REDIS_FORM = "an address of the form redis://host:port/0, rediss://host:port/0 or unix:///path/to/socket"
 STORAGE_FORM = "an address of the form file:///absolute/folder or s3://bucket/prefix"
 HTTP_FORM = "an address of the form https://host:port"
+MAIL_FORM = "an address of the form smtp://user:password@host:587?tls=starttls, or file:///absolute/folder"
+SENDER_FORM = "an address such as no-reply@example.com or Example <no-reply@example.com>"
 
 _ADDRESS = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.\-]*)://"
@@ -33,6 +39,9 @@ _ADDRESS = re.compile(
     r"(?P<path>/[^?#\s@]*)?(?:\?(?P<query>[^#\s]*))?",
     re.IGNORECASE,
 )
+# RFC 5322, section 3.4: one mailbox; of its address' quoted forms none, which hardly a server takes.
+_MAILBOX = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@[A-Za-z0-9.-]+"
+_SENDER = re.compile(rf'(?P<bare>{_MAILBOX})|(?P<name>"[^"<>\\]+"|[^"<>\\]+?)?\s*<(?P<address>{_MAILBOX})>')
 _HOSTNAME_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _SECRET_PARAMETER = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
 
@@ -129,6 +138,49 @@ def check_http_url(url: str) -> str:
     return scheme + url[len(scheme) :].rstrip("/")
 
 
+def check_mail_url(url: str) -> str:
+    """Return `url`, of a mail server (`smtp`) or of a folder (`file`), without a slash at its end.
+
+    Raises:
+        ValueError: it is neither, or asks for another `tls` than starttls, implicit and none, or would send a password
+            unencrypted to another machine; the text is what it should be.
+    """
+    match = _ADDRESS.fullmatch(url)
+    if match is None:
+        raise ValueError(MAIL_FORM)
+    scheme, path = match["scheme"].lower(), (match["path"] or "").rstrip("/")
+    if scheme == "file":
+        if match["hosts"] or match["user"] is not None or match["query"] is not None or not path:
+            raise ValueError(MAIL_FORM)
+        return f"file://{path}"
+    asked = parse_qsl(match["query"] or "", keep_blank_values=True)
+    if scheme != "smtp" or path or not _is_one_host(match["hosts"]):
+        raise ValueError(MAIL_FORM)
+    if bool(match["user"]) != (len(match["password"] or "") > 1):
+        raise ValueError(f"{MAIL_FORM}, with both a user and a password or neither")
+    if asked and (len(asked) > 1 or asked[0][0] != "tls" or asked[0][1] not in {"starttls", "implicit", "none"}):
+        raise ValueError(f"{MAIL_FORM}, tls being starttls, implicit or none")
+    host = re.sub(r":\d+$", "", match["hosts"]).strip("[]")
+    if match["user"] is not None and ("tls", "none") in asked and not _is_loopback(host):
+        raise ValueError("tls other than none where a password is sent")
+    return scheme + url[len(scheme) :].replace("/?", "?").rstrip("/")
+
+
+def parse_sender(text: str) -> tuple[str, str]:
+    """Name (perhaps empty) and address of `no-reply@example.com` or `Example <no-reply@example.com>`.
+
+    Raises:
+        ValueError: it is neither; the text is the form that it should have.
+    """
+    match = _SENDER.fullmatch(text) if text.isprintable() else None
+    if match is None:
+        raise ValueError(SENDER_FORM)
+    address = match["bare"] or match["address"]
+    if not is_hostname(address.rpartition("@")[2].lower()):
+        raise ValueError(SENDER_FORM)
+    return (match["name"] or "").strip().strip('"'), address
+
+
 def is_origin(text: str) -> bool:
     """Whether `text` is an origin as browsers send it: scheme, host and perhaps port (RFC 6454, section 6.2)."""
     match = _ADDRESS.fullmatch(text)
@@ -156,6 +208,10 @@ def is_hostname(text: str) -> bool:
     """RFC 1123, section 2.1: labels of letters, digits and inner hyphens; not all numeric at the end."""
     labels = text.split(".")
     return len(text) <= 253 and all(map(_HOSTNAME_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
+
+
+def _is_loopback(host: str) -> bool:
+    return host.lower() == "localhost" or (is_ip(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def _is_one_host(hosts: str) -> bool:

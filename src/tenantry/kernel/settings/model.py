@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from tenantry.kernel.settings.control import ControlPlane, Rollouts, Storage
 from tenantry.kernel.settings.credentials import Passwords, Tokens
 from tenantry.kernel.settings.fields import PREFIX, is_address, shown
+from tenantry.kernel.settings.mail import Mail
 from tenantry.kernel.settings.outbound import Outbound
 from tenantry.kernel.settings.servers import PostgreSQL, Redis, Transactions
 from tenantry.kernel.settings.serving import Edge, Logs, Process, Streams
@@ -24,6 +25,7 @@ class Settings(
     Logs,
     Passwords,
     Outbound,
+    Mail,
     Workers,
     Rollouts,
     Storage,

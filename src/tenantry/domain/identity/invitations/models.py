@@ -6,8 +6,9 @@ import datetime
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from tenantry.domain.identity.users.models import User
 from tenantry.tenancy.models import TenantBase
 
 __all__ = ("Invitation",)
@@ -24,3 +25,5 @@ class Invitation(TenantBase):
     """SHA-256 of the credential."""
     expires_at: Mapped[datetime.datetime]
     accepted_at: Mapped[datetime.datetime | None]
+
+    user: Mapped[User] = relationship(lazy="raise", viewonly=True)

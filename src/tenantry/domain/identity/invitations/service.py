@@ -1,31 +1,48 @@
-"""Accepting an invitation."""
+"""Inviting people, and accepting an invitation."""
 
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from sqlalchemy import Select, func, insert, select
+from sqlalchemy.orm import contains_eager, joinedload
 
+from tenantry.domain.identity.invitations.mails import INVITATION_MAIL
 from tenantry.domain.identity.invitations.models import Invitation
+from tenantry.domain.identity.invitations.schemas import InvitationRead
 from tenantry.domain.identity.users.models import User
 from tenantry.events.record import record_event, user_actor
-from tenantry.kernel.errors import ClientException, define_problem
+from tenantry.kernel.errors import ClientException, ConflictException, ResourceNotFoundException, define_problem
 from tenantry.kernel.security import INVITATION, Credential, InvalidCredential, PasswordHasher
 from tenantry.kernel.security.policy import check_new_password
+from tenantry.kernel.service import Service, create_service_provider
 from tenantry.tenancy.request import require_active
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from tenantry.domain.identity.sessions.service import Authenticator, Issued
     from tenantry.kernel.feature import Owner
+    from tenantry.kernel.security import Vault
     from tenantry.kernel.settings import Settings
     from tenantry.tenancy.context import TenantContext
     from tenantry.tenancy.database import Database
     from tenantry.tenancy.registry import TenantRegistry
 
-__all__ = ("INVITATION_INVALID", "Invitations", "invite_owner", "inviting_tenant")
+__all__ = (
+    "INVITATION_CLOSED",
+    "INVITATION_INVALID",
+    "InvitationService",
+    "Invitations",
+    "invite_owner",
+    "inviting_tenant",
+    "provide_invitations",
+    "read_invitation",
+)
 
 INVITATION_INVALID = define_problem(
     "invitation-invalid",
@@ -33,6 +50,112 @@ INVITATION_INVALID = define_problem(
     "Invitation not valid",
     "The invitation was used already, has expired, or never was one. Ask for a new one.",
 )
+
+INVITATION_CLOSED = define_problem(
+    "invitation-closed",
+    409,
+    "The invitation was accepted",
+    "Its person has a password already, or their account is shut out: there is nothing to send again or to revoke.",
+)
+
+
+class InvitationService(Service[Invitation]):
+    """The invitations of one organization."""
+
+    class Repo(SQLAlchemyAsyncRepository[Invitation]):
+        model_type = Invitation
+
+    repository_type = Repo
+
+    async def invite(self, user_id: UUID, tenant: TenantContext, *, vault: Vault, settings: Settings) -> Invitation:
+        """Mail the person of an account without a password a link with which they set one.
+
+        Raises:
+            VaultError: the vault cannot be opened.
+        """
+        token, digest = Credential.new(INVITATION, tenant.id)
+        made = await self.create({"user_id": user_id, "digest": digest, "expires_at": _expiry(settings)})
+        await self._tell("invitation.created", made)
+        await INVITATION_MAIL.send(self.repository.session, about=made.id, secret=token, vault=vault)
+        return await self.open_one(made.id)
+
+    async def open_one(self, invitation_id: UUID) -> Invitation:
+        """An invitation that can still come to something, its account beside it, locked.
+
+        Raises:
+            ResourceNotFoundException: there is none.
+            ConflictException: it was accepted, or its account is deactivated.
+        """
+        found: Invitation | None = await self.repository.session.scalar(
+            select(Invitation)
+            .join(Invitation.user)
+            .options(contains_eager(Invitation.user))
+            .where(Invitation.id == invitation_id)
+            .with_for_update(of=Invitation)
+            .execution_options(populate_existing=True)
+        )
+        if found is None:
+            raise ResourceNotFoundException("There is no such invitation.")
+        if found.accepted_at is not None or not found.user.is_active:
+            raise ConflictException("The invitation is closed.", problem=INVITATION_CLOSED)
+        return found
+
+    async def renew(self, invitation: Invitation, tenant: TenantContext, *, vault: Vault, settings: Settings) -> None:
+        """Mail another link, good from now on. Who has the old one, from a mail that was forwarded say, has nothing.
+
+        Raises:
+            VaultError: the vault cannot be opened.
+        """
+        token, invitation.digest = Credential.new(INVITATION, tenant.id)
+        invitation.expires_at = _expiry(settings)
+        await self.flush()
+        await self._tell("invitation.resent", invitation)
+        await INVITATION_MAIL.send(self.repository.session, about=invitation.id, secret=token, vault=vault)
+
+    async def revoke(self, invitation_id: UUID) -> None:
+        """Let it expire now; a mail with it that still waits is not sent.
+
+        Raises:
+            ResourceNotFoundException: there is none.
+            ConflictException: it was accepted, or its account is deactivated.
+        """
+        invitation = await self.open_one(invitation_id)
+        now = datetime.datetime.now(datetime.UTC)
+        if invitation.expires_at > now:
+            invitation.expires_at = now
+            await self.flush()
+            await self._tell("invitation.revoked", invitation)
+
+    async def _tell(self, event: str, invitation: Invitation) -> None:
+        await record_event(
+            self.repository.session, event, subject=invitation.id, payload={"user_id": invitation.user_id}
+        )
+
+
+provide_invitations = create_service_provider(InvitationService, load=[joinedload(Invitation.user, innerjoin=True)])
+
+
+def read_invitation(invitation: Invitation, struct: type[InvitationRead] = InvitationRead) -> InvitationRead:
+    """An invitation on the wire; `user` is loaded."""
+    if invitation.accepted_at is not None:
+        status: Literal["pending", "accepted", "expired"] = "accepted"
+    else:
+        status = "pending" if invitation.expires_at > datetime.datetime.now(datetime.UTC) else "expired"
+    return struct(
+        id=invitation.id,
+        user_id=invitation.user_id,
+        email=invitation.user.email,
+        name=invitation.user.name,
+        status=status,
+        expires_at=invitation.expires_at,
+        accepted_at=invitation.accepted_at,
+        created_at=invitation.created_at,
+        updated_at=invitation.updated_at,
+    )
+
+
+def _expiry(settings: Settings) -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=settings.invitation_ttl)
 
 
 class Invitations:

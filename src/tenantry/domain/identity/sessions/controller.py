@@ -16,13 +16,29 @@ from tenantry.kernel.service import Injected, create_service_provider
 from tenantry.tenancy.guards import principal_of
 from tenantry.tenancy.request import tenant_request
 
-__all__ = ("SessionController", "token_response")
+__all__ = ("SessionController", "named_tenant", "token_response")
 
 
 def token_response(issued: Issued) -> TokenResponse:
     return TokenResponse(
         access_token=issued.access_token, refresh_token=issued.refresh_token, expires_in=issued.expires_in
     )
+
+
+def named_tenant(request: Request[Any, Any, Any], slug: str | None) -> str:
+    """The slug of the organization that a body or the host names.
+
+    Raises:
+        ValidationFailedException: neither does, or each another.
+    """
+    host_tenant = tenant_request(request).host_tenant
+    if slug is None and host_tenant is None:
+        raise ValidationFailedException.of(
+            "tenant", "Expected the organization's slug, here or as the host's first label."
+        )
+    if slug is not None and host_tenant is not None and slug != host_tenant:
+        raise ValidationFailedException.of("tenant", "Expected the organization that the host names, or none.")
+    return slug or host_tenant or ""
 
 
 class SessionController(Controller):
@@ -34,14 +50,7 @@ class SessionController(Controller):
     @post("/login", operation_id="Login", summary="Log in", status_code=HTTP_200_OK, opt={"public": True})
     async def log_in(self, request: Request[Any, Any, Any], data: Annotated[LoginPayload, Body()]) -> TokenResponse:
         """Trade an e-mail address and a password for tokens, in one organization."""
-        host_tenant = tenant_request(request).host_tenant
-        slug = data.tenant or host_tenant
-        if slug is None:
-            raise ValidationFailedException.of(
-                "tenant", "Expected the organization's slug, here or as the host's first label."
-            )
-        if host_tenant is not None and slug != host_tenant:
-            raise ValidationFailedException.of("tenant", "Expected the organization that the host names, or none.")
+        slug = named_tenant(request, data.tenant)
         authenticator: Authenticator = request.app.state.authenticator
         return token_response(
             await authenticator.log_in(slug, data.email, data.password, user_agent=request.headers.get("user-agent"))

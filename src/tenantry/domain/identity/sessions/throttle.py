@@ -30,8 +30,14 @@ class LoginThrottle:
     An account that does not exist is counted like one that does, so that the brake tells nothing.
     """
 
-    def __init__(self, redis: Redis, *, failures: int, window: int) -> None:
-        """`failures` are allowed within `window` seconds."""
+    def __init__(self, redis: Redis, *, failures: int, window: int, what: str = "login", refusal: str = "") -> None:
+        """`failures` are allowed within `window` seconds.
+
+        `what` is counted, and `refusal` what is said then: the same brake is good for what an account may only be
+        asked for so often.
+        """
+        self._what = what
+        self._refusal = refusal or "Too many attempts to log in to this account have failed."
         self._redis = redis
         self._failures = failures
         self._window = window
@@ -39,8 +45,8 @@ class LoginThrottle:
     def _key(self, tenant: TenantContext | None, slug: str, email: str) -> str:
         # A digest: keys are listed in places where addresses of people have no business.
         if tenant is not None:
-            return tenant_key(tenant.id, "login", hashlib.sha256(email.encode()).hexdigest())
-        return platform_key("login", hashlib.sha256(f"{slug}\0{email}".encode()).hexdigest())
+            return tenant_key(tenant.id, self._what, hashlib.sha256(email.encode()).hexdigest())
+        return platform_key(self._what, hashlib.sha256(f"{slug}\0{email}".encode()).hexdigest())
 
     async def check(self, tenant: TenantContext | None, slug: str, email: str) -> None:
         """Refuse if too many have failed.
@@ -55,12 +61,10 @@ class LoginThrottle:
                 pipeline.ttl(key)
                 count, left = await pipeline.execute()
         except (RedisError, OSError, TimeoutError) as error:
-            _log.warning("log-ins are not throttled", error=repr(error))
+            _log.warning("attempts are not throttled", of=self._what, error=repr(error))
             return
         if count is not None and int(count) >= self._failures:
-            raise TooManyRequestsException(
-                "Too many attempts to log in to this account have failed.", retry_after=max(1, int(left))
-            )
+            raise TooManyRequestsException(self._refusal, retry_after=max(1, int(left)))
 
     async def failed(self, tenant: TenantContext | None, slug: str, email: str) -> None:
         """Count a failure."""
@@ -71,7 +75,7 @@ class LoginThrottle:
                 pipeline.expire(key, self._window, nx=True)
                 await pipeline.execute()
         except (RedisError, OSError, TimeoutError) as error:
-            _log.warning("a failed log-in was not counted", error=repr(error))
+            _log.warning("an attempt was not counted", of=self._what, error=repr(error))
 
     async def succeeded(self, tenant: TenantContext, slug: str, email: str) -> None:
         """Forget the failures: whoever knows the password has only mistyped it."""

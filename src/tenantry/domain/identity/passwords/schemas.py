@@ -1,0 +1,23 @@
+"""Forgotten passwords on the wire."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from tenantry.kernel.schema import BaseStruct, Email, Password, Slug
+
+__all__ = ("PasswordResetConfirm", "PasswordResetRequest")
+
+
+class PasswordResetRequest(BaseStruct):
+    email: Email
+    tenant: Slug | None = None
+    """The organization's slug; may be left out where the host names it."""
+
+
+class PasswordResetConfirm(BaseStruct):
+    token: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")]
+    """From the link: what follows `#token=`."""
+    password: Password

@@ -1,0 +1,223 @@
+"""Mails: what they are called, what their templates are given, and who gets them.
+
+A package declares in its manifest (`Feature.mails`) what it writes to people:
+
+    class WelcomeText(msgspec.Struct):
+        name: str
+
+    async def _compose(session: AsyncSession, occasion: Occasion) -> Letter:
+        user = await session.get(User, occasion.about)
+        if user is None or not user.is_active:
+            raise Discard("there is nobody to write to any more")
+        return Letter(to=user.email, text=WelcomeText(name=user.name or user.email))
+
+    WELCOME = Mail("welcome", text=WelcomeText, compose=_compose, folder=Path(__file__).parent / "templates")
+
+with `templates/en/welcome.txt` and `welcome.html` beside it, and sends it with
+`await WELCOME.send(session, about=user.id)`.
+What waits has ids in it and no address: that is read when the mail is sent, so who has been erased gets none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tenantry.kernel.errors import UnavailableException, define_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from tenantry.jobs.definition import Job
+    from tenantry.kernel.feature import Feature
+    from tenantry.kernel.mail import Templates
+    from tenantry.kernel.security import Vault
+    from tenantry.kernel.settings import Settings
+    from tenantry.tenancy.context import TenantContext
+
+__all__ = (
+    "MAIL_NOT_CONFIGURED",
+    "SECRET_PURPOSE",
+    "Letter",
+    "Mail",
+    "MailCatalogue",
+    "Occasion",
+    "current_mails",
+    "require_mail",
+    "use_mails",
+    "using_mails",
+)
+
+MAIL_NOT_CONFIGURED = define_problem(
+    "mail-not-configured",
+    503,
+    "No mail is sent here",
+    "The request needs a mail to be sent, and this deployment has no mail server: its operators set TENANTRY_MAIL_URL.",
+)
+_RETRY_AFTER = 3600
+"""Seconds. It is somebody's decision, not a matter of waiting a moment."""
+
+SECRET_PURPOSE = "mail.secret"  # noqa: S105 - what the vault binds a secret to, and none itself
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """What a mail is about, when it is sent."""
+
+    tenant: TenantContext
+    settings: Settings
+    about: UUID
+    """The id of a row."""
+    secret: str | None
+    """What `Mail.send` was given, in the clear. For a link, and for nothing that is stored."""
+
+    def link(self, page: str) -> str:
+        """The address of a page of TENANTRY_APP_URL, the secret in its fragment.
+
+        Browsers keep a fragment to themselves (RFC 9110, section 7.1 and 10.1.3): neither the server of the page nor
+        what it refers to, nor the logs of a proxy, get to see it.
+        """
+        address = self.settings.page(page, tenant=self.tenant.slug)
+        return address if self.secret is None else f"{address}#token={self.secret}"
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What is to be sent: to one address, with the arguments of the mail's templates."""
+
+    to: str
+    text: msgspec.Struct
+
+
+Compose = Callable[["AsyncSession", Occasion], Awaitable[Letter]]
+
+
+class Mail:
+    """Something that is written to people."""
+
+    def __init__(self, name: str, *, text: type[msgspec.Struct], compose: Compose, folder: Path) -> None:
+        """A mail; its feature lists it (`Feature.mails`).
+
+        Args:
+            name: for good, of lower-case letters and `_`: jobs that wait have it in them. Its templates' too.
+            text: the arguments of the templates, as a struct of texts and numbers.
+            compose: reads, in a transaction of the tenant, what there is to write; raises `Discard` where that is
+                nothing any more.
+            folder: of the templates.
+        """
+        self.name = name
+        self.text = text
+        self.compose = compose
+        self.folder = folder
+
+    async def send(
+        self, session: AsyncSession, *, about: UUID, secret: str | None = None, vault: Vault | None = None
+    ) -> UUID:
+        """Have it sent, if and only if the session's transaction commits; the job's id.
+
+        Args:
+            session: in a tenant's scope.
+            about: the id of what it is about, for `compose`.
+            secret: a credential whose text nobody else has. It waits sealed: jobs lie in tables and in Redis, where
+                operators and backups see them.
+            vault: that seals it.
+
+        Raises:
+            VaultError: the vault cannot be opened.
+        """
+        sealed = None
+        if secret is not None:
+            if vault is None:
+                raise TypeError("a secret needs the vault that seals it")
+            sealed = vault.seal(secret.encode(), purpose=SECRET_PURPOSE, owner=about)
+        return await _catalogue_of(self).job.enqueue(session, mail=self.name, about=about, sealed=sealed)
+
+
+class MailCatalogue:
+    """All mails: the union of all features' manifests."""
+
+    def __init__(self, features: Iterable[Feature], *, job: Job) -> None:
+        """Read the manifests; `job` sends what they declare.
+
+        Raises:
+            ValueError: two features declare one mail.
+        """
+        mails: dict[str, Mail] = {}
+        for feature in features:
+            for mail in feature.mails:
+                if mail.name in mails:
+                    raise ValueError(f"the mail {mail.name!r} is declared twice")
+                mails[mail.name] = mail
+        self.mails: Mapping[str, Mail] = mails
+        self.job = job
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where their templates are."""
+        return tuple(dict.fromkeys(mail.folder for mail in self.mails.values()))
+
+    def check(self, templates: Templates) -> None:
+        """Look through the templates of every mail.
+
+        Raises:
+            TemplateProblem: one is missing or wrong.
+        """
+        for mail in self.mails.values():
+            templates.check(mail.name, mail.text.__struct_fields__)
+
+
+def require_mail(settings: Settings) -> None:
+    """Refuse, where no mail can be sent, what would need to.
+
+    Raises:
+        UnavailableException: there is no TENANTRY_MAIL_URL.
+    """
+    if settings.mail_url is None:
+        raise UnavailableException(problem=MAIL_NOT_CONFIGURED, retry_after=_RETRY_AFTER)
+
+
+_catalogue: MailCatalogue | None = None
+
+
+def use_mails(catalogue: MailCatalogue | None) -> MailCatalogue | None:
+    """Send by this catalogue from now on, in this process; the one before. `tenantry.features` does so."""
+    # As with events: the services that send are below the list of features.
+    global _catalogue
+    before, _catalogue = _catalogue, catalogue
+    return before
+
+
+@contextmanager
+def using_mails(catalogue: MailCatalogue) -> Iterator[None]:
+    """Send by another one inside the block: for tests."""
+    before = use_mails(catalogue)
+    try:
+        yield
+    finally:
+        use_mails(before)
+
+
+def current_mails() -> MailCatalogue:
+    """The catalogue of this process.
+
+    Raises:
+        RuntimeError: nothing has imported `tenantry.features`.
+    """
+    if _catalogue is None:
+        raise RuntimeError("there is no catalogue of mails: a process that sends imports tenantry.features")
+    return _catalogue
+
+
+def _catalogue_of(mail: Mail) -> MailCatalogue:
+    catalogue = current_mails()
+    if catalogue.mails.get(mail.name) is not mail:
+        raise LookupError(f"no feature declares the mail {mail.name!r}")
+    return catalogue
