@@ -16,7 +16,7 @@ import msgspec
 import structlog
 from redis.exceptions import RedisError
 
-from tenantry.jobs.patience import AWAY
+from tenantry.jobs.patience import AWAY, end
 from tenantry.kernel.errors import TooManyRequestsException, UnavailableException
 from tenantry.tenancy.redis import tenant_key
 
@@ -161,9 +161,8 @@ class Listeners:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # Not by one cancellation each: on its way through redis-py it may be lost.
+            await end(*tasks)
             self._end(list(self._rooms))
 
     async def _sweep(self) -> None:
