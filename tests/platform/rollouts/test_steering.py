@@ -22,7 +22,6 @@ from tests.platform.rollouts.support import (
     add_team,
     as_owner,
     cancel,
-    ends,
     make_tenants,
     plan_of,
     quick_runner,
