@@ -18,6 +18,10 @@ _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _TENANT_ROLE = re.compile(r"t_[0-9a-f]{32}")
 _MODE = re.compile(r"[A-Z ]*")
 
+# PostgreSQL remembers the memberships of one role at a time (roles_is_member_of in acl.c), so that asking for another's
+# makes it forget those of the application. Both are roles that every server has; the answer is of no interest.
+_FORGET_MEMBERSHIPS = "SELECT pg_catalog.pg_has_role('pg_monitor', 'pg_read_all_data', 'SET')"
+
 
 def schema_name(tenant_id: UUID) -> str:
     """The name of a tenant's schema and of its role: after the id, never the slug, so that renaming costs nothing."""
@@ -67,21 +71,29 @@ class Scope:
         """Whether the role is one tenant's, and the path leads to its schema alone."""
         return self.role == self.search_path and _TENANT_ROLE.fullmatch(self.role) is not None
 
-    def enter(self) -> str:
-        """The message that takes the scope inside an open transaction."""
-        return self._settings
+    def enter(self, *, again: bool = False) -> str:
+        """The message that takes the scope inside an open transaction, and leaves it as it was where it cannot.
 
-    def begin(self, mode: str = "") -> str:
+        With `again`, the message to send after that was denied: it has the server read memberships anew.
+        """
+        first = f"ROLLBACK TO entering; {_FORGET_MEMBERSHIPS}" if again else "SAVEPOINT entering"
+        return f"{first}; {self._settings}; RELEASE entering"
+
+    def begin(self, mode: str = "", *, again: bool = False) -> str:
         """The one message that opens the transaction and scopes it.
 
         `mode` is the isolation part of a BEGIN statement (`ISOLATION LEVEL SERIALIZABLE`), or empty. One message, not
-        two: a second round trip would cost as much as a small read.
+        two: a second round trip would cost as much as a small read. With `again`, the message to send after that was
+        denied: it ends what was begun, and has the server read memberships anew.
         """
         if not _MODE.fullmatch(mode):
             raise ScopeError(f"not a transaction mode: {mode!r}")
         if self.read_only and "READ ONLY" not in mode:
             mode = f"{mode} READ ONLY" if mode else "READ ONLY"
-        return f"BEGIN {mode}; {self._settings}" if mode else f"BEGIN; {self._settings}"
+        begin = f"BEGIN {mode}" if mode else "BEGIN"
+        if again:
+            return f"ROLLBACK; {begin}; {_FORGET_MEMBERSHIPS}; {self._settings}"
+        return f"{begin}; {self._settings}"
 
 
 EMPTY_SCOPE = Scope(role="", search_path="")
