@@ -156,7 +156,7 @@ def test_every_handler_is_a_job_that_workers_know() -> None:
 def test_a_process_without_a_catalogue_records_nothing() -> None:
     before = use_catalogue(None)
     try:
-        with pytest.raises(RuntimeError, match=r"imports tenantry\.features"):
+        with pytest.raises(RuntimeError, match=r"import tenantry\.features"):
             current_catalogue()
     finally:
         use_catalogue(before)

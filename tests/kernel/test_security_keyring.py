@@ -16,26 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tenantry.kernel.security import Keyring, KeyringError
 from tenantry.kernel.security.keyring import thumbprint
+from tests.kernel.security_support import Clock, content
 
 RETAIN = 960
-
-
-class Clock:
-    """Wall clock and monotonic clock of a test, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-        self.ticks = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def monotonic(self) -> float:
-        return self.ticks
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-        self.ticks += seconds
 
 
 @pytest.fixture
@@ -50,11 +33,6 @@ def path(tmp_path: Path) -> Path:
 
 def open_ring(path: Path, clock: Clock) -> Keyring:
     return Keyring.open(path, retain=RETAIN, clock=clock, monotonic=clock.monotonic)
-
-
-def content(path: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(path.read_text())
-    return loaded
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:

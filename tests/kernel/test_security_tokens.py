@@ -16,23 +16,11 @@ from hypothesis import strategies as st
 
 from tenantry.kernel.security import AUDIENCE_PLATFORM, AUDIENCE_TENANT, Claims, InvalidToken, Keyring, Tokens
 from tenantry.kernel.security.tokens import MAX_TOKEN_LENGTH
+from tests.kernel.security_support import Clock
 
 SUB, TID, SID = uuid4(), uuid4(), uuid4()
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 shared_fixtures = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-        self.ticks = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-        self.ticks += seconds
 
 
 @pytest.fixture
@@ -42,7 +30,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def ring(tmp_path: Path, clock: Clock) -> Keyring:
-    return Keyring.open(tmp_path / "keyring.json", retain=960, clock=clock, monotonic=lambda: clock.ticks)
+    return Keyring.open(tmp_path / "keyring.json", retain=960, clock=clock, monotonic=clock.monotonic)
 
 
 @pytest.fixture

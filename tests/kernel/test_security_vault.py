@@ -18,30 +18,13 @@ from hypothesis import strategies as st
 
 from tenantry.kernel.security import BrokenSealError, SealError, UnknownSealingKeyError, Vault, VaultError
 from tenantry.kernel.security.vault import MAX_SEALABLE, SEAL_OVERHEAD
+from tests.kernel.security_support import Clock, content
 
 PURPOSE = "webhook-secret"
 OWNER = UUID("0198c7a1-0000-7000-8000-000000000001")
 SECRET = b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 purposes = st.from_regex(r"[a-z][a-z0-9_.:\-]{0,63}", fullmatch=True)
-
-
-class Clock:
-    """Wall clock and monotonic clock of a test, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-        self.ticks = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def monotonic(self) -> float:
-        return self.ticks
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-        self.ticks += seconds
 
 
 @pytest.fixture
@@ -70,11 +53,6 @@ def seal(vault: Vault, plain: bytes = SECRET) -> bytes:
 
 def unseal(vault: Vault, sealed: bytes) -> bytes:
     return vault.unseal(sealed, purpose=PURPOSE, owner=OWNER)
-
-
-def content(path: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(path.read_text())
-    return loaded
 
 
 @given(plain=st.binary(max_size=300), purpose=purposes, owner=st.uuids())

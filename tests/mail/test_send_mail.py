@@ -255,7 +255,7 @@ async def test_a_secret_without_a_vault_is_a_mistake_of_ours(acme: TenantHandle)
 def test_without_a_catalogue_nothing_is_sent_in_silence() -> None:
     before = use_mails(None)
     try:
-        with pytest.raises(RuntimeError, match=r"imports tenantry\.features"):
+        with pytest.raises(RuntimeError, match=r"import tenantry\.features"):
             current_mails()
     finally:
         use_mails(before)

@@ -24,7 +24,6 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -34,10 +33,9 @@ from msgspec import inspect
 
 from tenantry.events.notification import NotificationKind, check_kind
 from tenantry.jobs.definition import Job
+from tenantry.kernel.current import Current
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from tenantry.kernel.feature import Feature, Permission
@@ -190,33 +188,5 @@ def _check_handler(job: Any) -> None:
         raise TypeError(f"job {job.name!r}: expected 'event: RecordedEvent' as its one argument, to handle an event")
 
 
-_catalogue: EventCatalogue | None = None
-
-
-def use_catalogue(catalogue: EventCatalogue | None) -> EventCatalogue | None:
-    """Record by this catalogue from now on, in this process; the one before. `tenantry.features` does so."""
-    # The services that record are below the list of features, as routes are not: they cannot ask it.
-    global _catalogue
-    before, _catalogue = _catalogue, catalogue
-    return before
-
-
-@contextmanager
-def using_catalogue(catalogue: EventCatalogue) -> Iterator[None]:
-    """Record by another one inside the block: for tests of handlers."""
-    before = use_catalogue(catalogue)
-    try:
-        yield
-    finally:
-        use_catalogue(before)
-
-
-def current_catalogue() -> EventCatalogue:
-    """The catalogue of this process.
-
-    Raises:
-        RuntimeError: nothing has imported `tenantry.features`.
-    """
-    if _catalogue is None:
-        raise RuntimeError("there is no catalogue of events: a process that records imports tenantry.features")
-    return _catalogue
+_events: Current[EventCatalogue] = Current("catalogue of events")
+use_catalogue, using_catalogue, current_catalogue = _events.use, _events.using, _events.get

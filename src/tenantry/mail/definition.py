@@ -21,17 +21,16 @@ What waits has ids in it and no address: that is read when the mail is sent, so 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from tenantry.kernel.current import Current
 from tenantry.kernel.errors import UnavailableException, define_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -184,36 +183,8 @@ def require_mail(settings: Settings) -> None:
         raise UnavailableException(problem=MAIL_NOT_CONFIGURED, retry_after=_RETRY_AFTER)
 
 
-_catalogue: MailCatalogue | None = None
-
-
-def use_mails(catalogue: MailCatalogue | None) -> MailCatalogue | None:
-    """Send by this catalogue from now on, in this process; the one before. `tenantry.features` does so."""
-    # As with events: the services that send are below the list of features.
-    global _catalogue
-    before, _catalogue = _catalogue, catalogue
-    return before
-
-
-@contextmanager
-def using_mails(catalogue: MailCatalogue) -> Iterator[None]:
-    """Send by another one inside the block: for tests."""
-    before = use_mails(catalogue)
-    try:
-        yield
-    finally:
-        use_mails(before)
-
-
-def current_mails() -> MailCatalogue:
-    """The catalogue of this process.
-
-    Raises:
-        RuntimeError: nothing has imported `tenantry.features`.
-    """
-    if _catalogue is None:
-        raise RuntimeError("there is no catalogue of mails: a process that sends imports tenantry.features")
-    return _catalogue
+_mails: Current[MailCatalogue] = Current("catalogue of mails")
+use_mails, using_mails, current_mails = _mails.use, _mails.using, _mails.get
 
 
 def _catalogue_of(mail: Mail) -> MailCatalogue:
