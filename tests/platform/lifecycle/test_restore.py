@@ -50,6 +50,24 @@ async def test_archived_and_restored_a_tenant_is_to_the_byte_what_it_was(api: Wo
     assert (await acme.owner.post("/api/teams", json={"name": "After"})).status_code == 201
 
 
+async def test_a_suspended_tenant_comes_back_suspended_and_for_the_same_reason(api: World) -> None:
+    acme, globex = await found(api, "acme"), await found(api, "globex")
+    await api.operator.post("/platform/tenants/acme/suspend", json={"reason": "unpaid"})
+    for slug in ("acme", "globex"):
+        await _archive(api, slug)
+        await run(api, f"/platform/tenants/{slug}/restore")
+    row = await tenant_row(api, acme.id)
+    assert (row["status"], row["status_reason"], row["archive_key"]) == ("suspended", "unpaid", None)
+    assert (await tenant_row(api, globex.id))["status"] == "active"
+    refused = await refused_with(api, acme.owner, 403)
+    assert refused.json()["type"] == "/problems/tenant-suspended"
+    # Resumed in between, it is not suspended by what an earlier archive says.
+    assert (await api.operator.post("/platform/tenants/acme/resume")).status_code == 200
+    await _archive(api, "acme")
+    await run(api, "/platform/tenants/acme/restore")
+    assert (await tenant_row(api, acme.id))["status"] == "active"
+
+
 async def test_the_archive_stays_until_the_restore_has_committed_and_goes_then(api: World) -> None:
     await found(api, "acme")
     key = await _archive(api, "acme")

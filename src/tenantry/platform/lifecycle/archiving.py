@@ -116,6 +116,8 @@ class ArchiveHandler:
             "revision": manifest.revision,
             "tables": len(manifest.tables),
             "rows": rows,
+            # A suspended organization is to come back suspended.
+            "before": work.payload["before"],
         }
 
     async def give_up(self, work: Work, error: str) -> None:

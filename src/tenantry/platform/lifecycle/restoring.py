@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sqlalchemy import select
+
 from tenantry.platform.archives.reader import ArchiveReader, load_archive
 from tenantry.platform.audit.service import PROVISIONER, record
 from tenantry.platform.deletion.catalog import find_belongings
 from tenantry.platform.lifecycle.building import begin_at, finish_at_head, require_same_rows
 from tenantry.platform.lifecycle.files import ANY_SIZE
+from tenantry.platform.provisioning.models import Operation
 from tenantry.platform.provisioning.operations import OperationFailed
 from tenantry.platform.tenants.lifecycle import transition
 
@@ -40,12 +43,15 @@ class RestoreHandler:
             await self._wake(work, tenant)
         else:
             await self._rebuild(work, tenant, key)
+        transition(tenant, "restore")
+        if key is not None:
+            await self._suspend_again(work, tenant, key)
         record(
             work.session,
             actor=PROVISIONER,
             action="tenant.restored",
             tenant_id=work.tenant_id,
-            details={"operation": str(work.operation_id), "revision": tenant.revision},
+            details={"operation": str(work.operation_id), "revision": tenant.revision, "to": tenant.status},
         )
         await work.session.flush()
         # The archive is needed until this has committed; the provisioner's chore removes it thereafter.
@@ -67,7 +73,20 @@ class RestoreHandler:
         belongings = await find_belongings(work.driver, tenant.schema_name)
         if not (belongings.schema and belongings.role):
             raise OperationFailed("there is neither an archive of the organization nor a schema")
-        transition(tenant, "restore")
+
+    @staticmethod
+    async def _suspend_again(work: Work, tenant: Tenant, key: str) -> None:
+        """An organization that was suspended when it was archived is refused as before: nobody has resumed it."""
+        archived = await work.session.scalar(
+            select(Operation.result).where(
+                Operation.tenant_id == tenant.id,
+                Operation.kind == "archive",
+                Operation.result["key"].astext == key,
+            )
+        )
+        before = (archived or {}).get("before")
+        if before is not None and before["status"] == "suspended":
+            transition(tenant, "suspend", reason=before["reason"])
 
     async def _rebuild(self, work: Work, tenant: Tenant, key: str) -> None:
         async with self._storage.scratch() as folder:
@@ -86,5 +105,4 @@ class RestoreHandler:
         await work.step("rows compared")
         revision = await finish_at_head(work, manifest.revision)
         await work.step("schema migrated")
-        transition(tenant, "restore")
         tenant.archive_key, tenant.revision = None, revision
