@@ -16,6 +16,8 @@ from tenantry.domain.identity.api_keys.last_use import LastUses
 from tenantry.domain.identity.api_keys.principal import load_principal
 from tenantry.domain.identity.invitations.service import Invitations
 from tenantry.domain.identity.passwords.service import PasswordResets
+from tenantry.domain.identity.sessions.guessing import LoginGuard
+from tenantry.domain.identity.sessions.last_use import session_uses
 from tenantry.domain.identity.sessions.service import Authenticator
 from tenantry.domain.identity.sessions.throttle import LoginThrottle
 from tenantry.domain.notifications.listeners import Listeners
@@ -28,6 +30,7 @@ from tenantry.jobs.state import JobStates
 from tenantry.kernel.health import HealthCheck, jwks, live, ready
 from tenantry.kernel.home import complete
 from tenantry.kernel.http import edge
+from tenantry.kernel.http.address import parse_networks
 from tenantry.kernel.http.plugin import HttpPlugin
 from tenantry.kernel.http.shutdown import Shutdown
 from tenantry.kernel.logging import configure_logging
@@ -84,7 +87,13 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
     )
     redis = create_redis(required(settings.redis_url), timeout=settings.redis_timeout)
     job_states = JobStates(Ring(redis))
-    throttle = LoginThrottle(redis, failures=settings.login_failures, window=settings.login_window)
+    throttle = LoginGuard(
+        redis,
+        database,
+        failures=settings.login_failures,
+        address_failures=settings.login_address_failures,
+        lock=settings.login_window,
+    )
     authenticator = Authenticator(
         database=database, registry=registry, tokens=tokens, hasher=hasher, settings=settings, throttle=throttle
     )
@@ -159,7 +168,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
                 description="The multi-tenant backend: organizations under /api, operators under /platform.",
             )
         ],
-        cors_config=CORSConfig(allow_origins=list(settings.cors_origins)) if settings.cors_origins else None,
+        cors_config=_cors(settings),
         lifespan=[lifespan],
         logging_config=None,
         openapi_config=None,
@@ -180,6 +189,8 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
             ),
             "authenticator": authenticator,
             "last_uses": LastUses(database),
+            "session_uses": session_uses(database),
+            "trusted_proxies": parse_networks(settings.trusted_proxies),
             "invitations": Invitations(
                 database=database,
                 registry=registry,
@@ -257,6 +268,13 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
         }
     )
     return app
+
+
+def _cors(settings: Settings) -> CORSConfig | None:
+    if not settings.cors_origins:
+        return None
+    # Cookies for pages that were named, and for nobody where all are let in.
+    return CORSConfig(allow_origins=list(settings.cors_origins), allow_credentials=settings.cors_origins != ("*",))
 
 
 def create_asgi(settings: Settings, *, database: Database | None = None) -> ASGIApp:

@@ -41,6 +41,7 @@ pytestmark = pytest.mark.slow
 SECRET = {
     *("api_key", "user_session", "spent_refresh_token", "invitation", "password_reset", "team_invitation"),
     *("webhook_endpoint", "webhook_delivery", "webhook_attempt"),
+    *("known_device", "login_attempt"),
 }
 
 

@@ -15,7 +15,7 @@ from tests.world import PASSWORD
 __all__ = ("Estate",)
 
 # These end or change what the token stands for: each request gets a session, or a tenant, of its own.
-_ENDS_SESSION = frozenset({"Logout"})
+_ENDS_SESSION = frozenset({"EndSession", "EndSessions", "Logout"})
 _CHANGES_TENANT = frozenset(
     {
         "ArchiveTenant",
@@ -95,11 +95,18 @@ class Estate:
             "user_id": user["id"],
             "service_account_id": account["id"],
             "api_key_id": key["id"],
+            "session_id": self._a_session(),
             "slug": session.slug,
             "rollout_id": self._rollout(),
             "export_id": self._export(),
             "operation_id": self._operators_export(session.slug),
         }
+
+    def _a_session(self) -> str:
+        assert self._session is not None
+        answer = self._deployment.client.get("/api/sessions", headers=self._session.headers)
+        found: str = answer.json()["items"][0]["id"]
+        return found
 
     def _victim(self, first: str | None) -> str:
         """A tenant to which anything may happen; its slug."""

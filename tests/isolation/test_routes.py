@@ -110,11 +110,16 @@ WITH_IDS = [
     if endpoint.path.startswith("/api/") and (endpoint.parameters or identifiers_in(endpoint.body))
 ]
 READS = [endpoint for endpoint in HANDLED if endpoint.path.startswith("/api/") and endpoint.method == "GET"]
-PERSONAL = {"api_key_id": "user_id", "notification_id": "user_id", "team_invitation_id": "user_id"}
+PERSONAL = {
+    "api_key_id": "user_id",
+    "notification_id": "user_id",
+    "session_id": "user_id",
+    "team_invitation_id": "user_id",
+}
 """Ids of what is one user's alone, and the column that says whose: to others they are ids of nothing."""
 VOUCHED_FOR = {"team_invitation_id": "invited_by_id"}
 """Ids of what is good only while somebody stands behind it, and the column that says who: the owner."""
-PARTS = {"delivery_id": ("webhook_id", "endpoint_id")}
+PARTS = {"delivery_id": ("webhook_id", "endpoint_id"), "session_id": ("user_id", "user_id")}
 """Ids of what is a part of something: the id of that, and the column that says of which it is."""
 TIED = {"POST /api/teams/{team_id}/transfer-ownership": "to a member of that team"}
 """Routes whose bodies name what belongs to what their paths name, and how."""
@@ -216,7 +221,11 @@ async def _snapshot(tenant: TenantHandle) -> dict[str, list[dict[str, Any]]]:
     """Every row of the tenant, and what the control plane keeps for its own people."""
     async with tenant.world.database.transaction(tenant.context.read_scope) as transaction:
         exports = await transaction.session.execute(select(_OWN_EXPORTS))
-        return await snapshot(transaction.session) | {"own exports": [dict(row) for row in exports.mappings()]}
+        found = await snapshot(transaction.session) | {"own exports": [dict(row) for row in exports.mappings()]}
+    for row in found["user_session"]:
+        # Noted once a minute, whatever the answer is.
+        del row["last_used_at"]
+    return found
 
 
 # What a feature has to say for itself.
@@ -616,6 +625,9 @@ NO_KEYS = {
     "POST /api/teams/{team_id}/invitations": "a person stands behind it, and it may hold a credential",
     "POST /api/team-invitations/{team_invitation_id}/resend": "likewise",
     "DELETE /api/team-invitations/{team_invitation_id}": "likewise",
+    "GET /api/users/{user_id}/sessions": "where people are is people's business",
+    "DELETE /api/users/{user_id}/sessions": "ends credentials",
+    "DELETE /api/users/{user_id}/sessions/{session_id}": "ends one",
 }
 """Routes that ask for a permission and that no API key opens, besides those that manage keys and service accounts."""
 

@@ -34,6 +34,7 @@ async def test_archived_and_restored_a_tenant_is_to_the_byte_what_it_was(api: Wo
     shape = await described(api, acme.id)
     assert {name for name, digest in held.items() if not digest.rows} == {
         "invitation",
+        "login_attempt",
         "password_reset",
         "team_invitation",
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tenantry.kernel.security.credentials import (
     API_KEY,
+    DEVICE,
     INVITATION,
     PASSWORD_RESET,
     REFRESH,
@@ -30,6 +31,7 @@ __all__ = (
     "API_KEY",
     "AUDIENCE_PLATFORM",
     "AUDIENCE_TENANT",
+    "DEVICE",
     "INVITATION",
     "MAX_PASSWORD_LENGTH",
     "PASSWORD_RESET",

@@ -16,6 +16,7 @@ from uuid import UUID
 
 __all__ = (
     "API_KEY",
+    "DEVICE",
     "INVITATION",
     "PASSWORD_RESET",
     "REFRESH",
@@ -31,6 +32,7 @@ INVITATION = "inv"
 TEAM_INVITATION = "tinv"
 PASSWORD_RESET = "pwr"  # noqa: S105 - a kind of credential, and none itself
 API_KEY = "key"
+DEVICE = "dev"
 
 _KIND = re.compile(r"[a-z]{2,8}")
 _TEXT = re.compile(r"([a-z]{2,8})_([0-9a-f]{32})_[0-9a-f]{64}")

@@ -102,6 +102,19 @@ class Passwords(BaseModel):
         unit="threads",
     )
     login_failures: int = whole(
-        10, least=1, most=1000, description="Failed log-ins of one account, after which it is refused for a while."
+        10,
+        least=1,
+        most=1000,
+        description="Failed log-ins of one account from one network, after which they are refused for a while; before "
+        "that they are slowed down. Five times as many from all networks together.",
     )
-    login_window: int = whole(300, least=1, most=86_400, description="How long failed log-ins count.", unit="seconds")
+    login_address_failures: int = whole(
+        100,
+        least=1,
+        most=100_000,
+        description="Failed log-ins of one client address, to whatever accounts, after which it is refused for a "
+        "while; counted where the address is public, or a trusted proxy has vouched for it.",
+    )
+    login_window: int = whole(
+        300, least=1, most=86_400, description="For how long they are then refused.", unit="seconds"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -59,6 +60,13 @@ class Edge(BaseModel):
         description="Origins whose pages may call the API from a browser.",
     )
 
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = text(
+        (),
+        expects="networks such as 10.0.0.0/8 or 127.0.0.1/32, separated by commas",
+        description="Networks of the proxies in front, whose X-Forwarded-For says where a request comes from. From "
+        "elsewhere that header is not read.",
+    )
+
     @field_validator("base_domain")
     @classmethod
     def _check_base_domain(cls, domain: str | None) -> str | None:
@@ -70,7 +78,7 @@ class Edge(BaseModel):
             raise ValueError(expected(cls.model_fields["base_domain"]))
         return domain
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split_origins(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -81,6 +89,18 @@ class Edge(BaseModel):
         if origins != ("*",) and not all(map(is_origin, origins)):
             raise ValueError(expected(cls.model_fields["cors_origins"]))
         return origins
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            networks = tuple(map(ip_network, proxies))
+        except ValueError:
+            raise ValueError(expected(cls.model_fields["trusted_proxies"])) from None
+        # Whoever trusts everybody lets each client say where it comes from, and so count its guesses for others.
+        if any(network.prefixlen == 0 for network in networks):
+            raise ValueError(expected(cls.model_fields["trusted_proxies"]))
+        return proxies
 
 
 class Streams(BaseModel):

@@ -10,14 +10,9 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING
 
-import structlog
-
-from tenantry.tenancy.database import LOST
+from tenantry.tenancy.noting import NotedUses
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
-    from tenantry.tenancy.context import TenantContext
     from tenantry.tenancy.database import Database
 
 __all__ = ("NOTED_EVERY", "LastUses")
@@ -31,30 +26,9 @@ UPDATE api_key SET last_used_at = now()
                 FOR NO KEY UPDATE SKIP LOCKED)
 """
 
-_log = structlog.get_logger(__name__)
 
-
-class LastUses:
-    """Writes down that keys were used, each at most once in `NOTED_EVERY`. Belongs to one event loop."""
+class LastUses(NotedUses):
+    """Writes down that keys were used, each at most once in `NOTED_EVERY`."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
-        self._under_way: set[UUID] = set()
-
-    async def note(self, tenant: TenantContext, key_id: UUID) -> None:
-        """Write down that the key was used now, unless somebody else has done so or is about to.
-
-        That it could not be is no error of the request's, which has been answered: it is logged, and the next request
-        tries again.
-        """
-        if key_id in self._under_way:
-            # A hundred requests at once would take a hundred connections for one row.
-            return
-        self._under_way.add(key_id)
-        try:
-            async with self._database.transaction(tenant.write_scope) as transaction:
-                await transaction.connection.execute(_NOTE, key_id, NOTED_EVERY)
-        except LOST as error:
-            _log.warning("an API key's last use was not noted", api_key_id=str(key_id), error=repr(error))
-        finally:
-            self._under_way.discard(key_id)
+        super().__init__(database, statement=_NOTE, every=NOTED_EVERY, named="api_key_id")

@@ -4,25 +4,59 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from litestar import Controller, Request, post
+from litestar import Controller, Request, Response, post
 from litestar.params import Body
 from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT
+from msgspec import UNSET
 
-from tenantry.domain.identity.principal import UserPrincipal
+from tenantry.domain.identity.sessions.client import client_of
+from tenantry.domain.identity.sessions.cookies import (
+    device_cookie,
+    read_cookie,
+    refresh_cookie,
+    require_own_page,
+)
+from tenantry.domain.identity.sessions.manage_controller import own_principal, signed_out
 from tenantry.domain.identity.sessions.schemas import LoginPayload, RefreshPayload, TokenResponse
 from tenantry.domain.identity.sessions.service import Authenticator, Issued, UserSessionService
-from tenantry.kernel.errors import ValidationFailedException
+from tenantry.kernel.errors import NotAuthenticatedException, ValidationFailedException
 from tenantry.kernel.service import Injected, create_service_provider
-from tenantry.tenancy.guards import principal_of
+from tenantry.tenancy.context import TenantContext
+from tenantry.tenancy.registry import TenantRegistry
 from tenantry.tenancy.request import tenant_request
 
-__all__ = ("SessionController", "named_tenant", "token_response")
+__all__ = ("SessionController", "named_tenant", "token_answer", "token_response")
 
 
 def token_response(issued: Issued) -> TokenResponse:
     return TokenResponse(
         access_token=issued.access_token, refresh_token=issued.refresh_token, expires_in=issued.expires_in
     )
+
+
+def token_answer(
+    request: Request[Any, Any, Any], issued: Issued, *, cookie: bool, status_code: int = HTTP_200_OK
+) -> Response[TokenResponse]:
+    """The tokens as an answer; with `cookie`, the refresh token and the device's as cookies, and in them alone.
+
+    Whoever is given cookies has been asked by `require_own_page` before.
+    """
+    body = token_response(issued)
+    if not cookie:
+        if issued.device_token is not None:
+            body.device_token = issued.device_token
+        return Response(body, status_code=status_code)
+    body.refresh_token = UNSET
+    response = Response(body, status_code=status_code)
+    response.set_cookie(refresh_cookie(issued.tenant_id, issued.refresh_token, settings=request.app.state.settings))
+    if issued.device_token is not None:
+        response.set_cookie(device_cookie(issued.tenant_id, issued.device_token))
+    return response
+
+
+async def _cookies_tenant(request: Request[Any, Any, Any], slug: str) -> TenantContext | None:
+    registry: TenantRegistry = request.app.state.registry
+    return await registry.find_slug(slug)
 
 
 def named_tenant(request: Request[Any, Any, Any], slug: str | None) -> str:
@@ -48,21 +82,55 @@ class SessionController(Controller):
     tags = ["auth"]
 
     @post("/login", operation_id="Login", summary="Log in", status_code=HTTP_200_OK, opt={"public": True})
-    async def log_in(self, request: Request[Any, Any, Any], data: Annotated[LoginPayload, Body()]) -> TokenResponse:
-        """Trade an e-mail address and a password for tokens, in one organization."""
+    async def log_in(
+        self, request: Request[Any, Any, Any], data: Annotated[LoginPayload, Body()]
+    ) -> Response[TokenResponse]:
+        """Trade an e-mail address and a password for tokens, in one organization.
+
+        With `cookie`, for pages in browsers: the refresh token comes as a cookie, and the request must say that it is
+        such a page's (the header `X-CSRF: 1`, and an `Origin` of ours).
+        """
         slug = named_tenant(request, data.tenant)
+        device_token = data.device_token
+        if data.cookie:
+            require_own_page(request)
+            if device_token is None and (tenant := await _cookies_tenant(request, slug)) is not None:
+                device_token = read_cookie(request, "device", tenant.id)
         authenticator: Authenticator = request.app.state.authenticator
-        return token_response(
-            await authenticator.log_in(slug, data.email, data.password, user_agent=request.headers.get("user-agent"))
+        issued = await authenticator.log_in(
+            slug,
+            data.email,
+            data.password,
+            user_agent=request.headers.get("user-agent"),
+            client=client_of(request, device_token=device_token, remember=data.cookie or data.remember_device),
         )
+        return token_answer(request, issued, cookie=data.cookie)
 
     @post("/refresh", operation_id="Refresh", summary="Refresh", status_code=HTTP_200_OK, opt={"public": True})
-    async def refresh(self, request: Request[Any, Any, Any], data: Annotated[RefreshPayload, Body()]) -> TokenResponse:
-        """Trade a refresh token for a new pair of tokens. Each is good for one trade."""
+    async def refresh(
+        self, request: Request[Any, Any, Any], data: Annotated[RefreshPayload, Body()]
+    ) -> Response[TokenResponse]:
+        """Trade a refresh token for a new pair of tokens. Each is good for one trade.
+
+        Without `refreshToken` it is the cookie's, of the organization that `tenant` or the host names; then, or with
+        `cookie`, the new one comes as a cookie as well, and the request must say that it is a page's of ours (the
+        header `X-CSRF: 1`, and an `Origin`).
+        """
         authenticator: Authenticator = request.app.state.authenticator
-        return token_response(
-            await authenticator.refresh(data.refresh_token, host_tenant=tenant_request(request).host_tenant)
-        )
+        host_tenant, token = tenant_request(request).host_tenant, data.refresh_token
+        by_cookie = data.cookie or token is None
+        if by_cookie:
+            require_own_page(request)
+        if token is None:
+            slug = named_tenant(request, data.tenant)
+            tenant = await _cookies_tenant(request, slug)
+            token = read_cookie(request, "refresh", tenant.id) if tenant is not None else None
+            if token is None:
+                raise NotAuthenticatedException("There is no refresh token, neither in the body nor in a cookie.")
+            # As if the host had named it: whatever is in the cookie, it is for this organization or for none.
+            host_tenant = slug
+        issued = await authenticator.refresh(token, host_tenant=host_tenant, client=client_of(request))
+        return token_answer(request, issued, cookie=by_cookie)
 
     @post(
         "/logout",
@@ -72,8 +140,7 @@ class SessionController(Controller):
         opt={"any_user": True},
         dependencies={"sessions": create_service_provider(UserSessionService)},
     )
-    async def log_out(self, request: Request[Any, Any, Any], sessions: Injected[UserSessionService]) -> None:
+    async def log_out(self, request: Request[Any, Any, Any], sessions: Injected[UserSessionService]) -> Response[None]:
         """End the session that the access token belongs to; both of its tokens are refused from now on."""
-        principal = principal_of(request)
-        assert isinstance(principal, UserPrincipal)  # noqa: S101 - what the tenants' plane loads
-        await sessions.revoke(principal.session_id)
+        await sessions.revoke(own_principal(request).session_id)
+        return signed_out(request)

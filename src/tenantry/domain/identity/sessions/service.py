@@ -7,18 +7,21 @@ was open meanwhile would hold a connection, so that a flood of log-ins starved e
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
 from uuid_utils.compat import uuid7
 
+from tenantry.domain.identity.sessions.client import LONGEST, Client
+from tenantry.domain.identity.sessions.devices import device_digest, find_device, recognize
+from tenantry.domain.identity.sessions.mails import NEW_DEVICE_MAIL, SESSION_STOLEN_MAIL
 from tenantry.domain.identity.sessions.models import SpentRefreshToken, UserSession
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.service import UserService
 from tenantry.events.record import SYSTEM, record_event, user_actor
-from tenantry.kernel.errors import NotAuthenticatedException
+from tenantry.kernel.errors import NotAuthenticatedException, ResourceNotFoundException
 from tenantry.kernel.schema import normalize_email
 from tenantry.kernel.security import (
     AUDIENCE_TENANT,
@@ -33,18 +36,18 @@ from tenantry.tenancy.request import require_active, require_served
 from tenantry.tenancy.scope import EMPTY_SCOPE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from tenantry.domain.identity.sessions.throttle import LoginThrottle
+    from tenantry.domain.identity.sessions.guessing import LoginGuard
     from tenantry.kernel.settings import Settings
     from tenantry.tenancy.context import TenantContext
     from tenantry.tenancy.database import Database
     from tenantry.tenancy.registry import TenantRegistry
 
-__all__ = ("Authenticator", "Issued", "UserSessionService", "read_last_activity")
+__all__ = ("Authenticator", "Issued", "UserSessionService", "is_open", "read_last_activity")
 
 _WRONG = "The organization, the e-mail address or the password is wrong."
 _ENDED = "The refresh token is not valid."
@@ -72,6 +75,41 @@ class UserSessionService(Service[UserSession]):
         if user_id is not None:
             await record_event(session, "session.ended", subject=session_id, payload={"user_id": user_id})
 
+    async def end(self, user_id: UUID, session_id: UUID) -> None:
+        """End one of a user's sessions that is open.
+
+        Raises:
+            ResourceNotFoundException: there is none, it has ended, or it is somebody else's.
+        """
+        found = await self.repository.session.scalar(
+            select(UserSession.id).where(UserSession.id == session_id, UserSession.user_id == user_id, is_open())
+        )
+        if found is None:
+            raise ResourceNotFoundException("There is no such session.")
+        await self.revoke(session_id)
+
+    async def end_all(self, user_id: UUID, *, but: UUID | None = None) -> int:
+        """End all of a user's sessions, but one if it is named; how many there were."""
+        session = self.repository.session
+        ended = (
+            await session.scalars(
+                update(UserSession)
+                .where(UserSession.user_id == user_id, is_open(), *([UserSession.id != but] if but else []))
+                .values(revoked_at=func.now())
+                .returning(UserSession.id),
+                execution_options={"synchronize_session": False},
+            )
+        ).all()
+        if ended:
+            # One event, however many there were: whoever logs in in a loop is not to fill the trail with one call.
+            await record_event(session, "user.sessions_ended", subject=user_id, payload={"sessions": len(ended)})
+        return len(ended)
+
+
+def is_open() -> ColumnElement[bool]:
+    """Of sessions whose tokens are good."""
+    return and_(UserSession.revoked_at.is_(None), UserSession.expires_at > func.now())
+
 
 @dataclass(frozen=True, slots=True)
 class Issued:
@@ -80,6 +118,9 @@ class Issued:
     access_token: str
     refresh_token: str
     expires_in: int
+    tenant_id: UUID
+    device_token: str | None = None
+    """By which the device is known again, where it has asked for one."""
 
 
 class Authenticator:
@@ -93,7 +134,7 @@ class Authenticator:
         tokens: Tokens,
         hasher: PasswordHasher,
         settings: Settings,
-        throttle: LoginThrottle,
+        throttle: LoginGuard,
     ) -> None:
         self._database = database
         self._registry = registry
@@ -102,7 +143,9 @@ class Authenticator:
         self._settings = settings
         self._throttle = throttle
 
-    async def log_in(self, slug: str, email: str, password: str, *, user_agent: str | None) -> Issued:
+    async def log_in(
+        self, slug: str, email: str, password: str, *, user_agent: str | None, client: Client | None = None
+    ) -> Issued:
         """Sign in with a password.
 
         An organization that does not exist, an unknown address and a wrong password are answered alike and take
@@ -112,9 +155,10 @@ class Authenticator:
             NotAuthenticatedException: any of these.
             PermissionDeniedException: right, but the organization is suspended.
             UnavailableException: the organization is at a revision that this release does not serve.
-            TooManyRequestsException: too many have failed on this account.
+            TooManyRequestsException: too many have failed on this account, or from the client's address.
         """
         email = normalize_email(email)
+        client = client or Client(user_agent)
         tenant = await self._registry.find_slug(slug)
         if tenant is not None and tenant.status == "provisioning":
             # Seen while it was being made; whoever was just told that it is ready is not to be refused.
@@ -127,14 +171,20 @@ class Authenticator:
             # Before the password, although a stranger thereby learns that the organization exists: its accounts
             # cannot be read, and whoever has the right password is not to be told that it is wrong.
             require_served(tenant)
-        await self._throttle.check(tenant, slug, email)
-        user = await self._credentials(tenant, email)
-        stored = user.hashed_password if user is not None else None
-        matches = await self._hasher.verify(stored, password)
+        attempt = await self._throttle.begin(
+            tenant, slug, email, address=client.address, known_device=self._known_device(tenant, email, client)
+        )
+        try:
+            user = await self._credentials(tenant, email)
+            stored = user.hashed_password if user is not None else None
+            matches = await self._hasher.verify(stored, password)
+        except Exception:
+            # Too many at once, or the database is away: it was no guess.
+            await self._throttle.withdraw(attempt)
+            raise
         if tenant is None or user is None or stored is None or not matches or not user.is_active:
-            await self._throttle.failed(tenant, slug, email)
             raise NotAuthenticatedException(_WRONG)
-        await self._throttle.succeeded(tenant, slug, email)
+        await self._throttle.succeeded(tenant, slug, email, attempt=attempt)
         require_active(tenant)
         renewed = await self._hasher.hash(password) if self._hasher.needs_rehash(stored) else stored
         async with self._database.transaction(tenant.write_scope) as transaction:
@@ -147,9 +197,23 @@ class Authenticator:
             )
             if signed_in is None:
                 raise NotAuthenticatedException(_WRONG)
-            return await self.open_session(transaction.session, tenant, user.id, user_agent=user_agent)
+            return await self.open_session(transaction.session, tenant, user.id, user_agent=user_agent, client=client)
 
-    async def refresh(self, refresh_token: str, *, host_tenant: str | None) -> Issued:
+    def _known_device(
+        self, tenant: TenantContext | None, email: str, client: Client
+    ) -> Callable[[], Awaitable[str | None]] | None:
+        """How to ask for the device whose token the client has sent, for the brake; None where it has sent none."""
+        if tenant is None or (digest := device_digest(client, tenant.id)) is None:
+            return None
+
+        async def ask() -> str | None:
+            async with self._database.transaction(tenant.read_scope) as transaction:
+                found = await find_device(transaction.session, email, digest)
+            return str(found) if found is not None else None
+
+        return ask
+
+    async def refresh(self, refresh_token: str, *, host_tenant: str | None, client: Client | None = None) -> Issued:
         """Trade a refresh token for a new pair; the old one is spent (RFC 9700 §4.14.2).
 
         A token that was spent before is a sign of theft: its whole session ends.
@@ -194,8 +258,12 @@ class Authenticator:
                 await record_event(
                     session, "session.revoked", subject=found.id, payload={"user_id": found.user_id}, actor=SYSTEM
                 )
+                if self._settings.mail_url is not None:
+                    await SESSION_STOLEN_MAIL.send(session, about=found.id)
             elif found is not None:
                 session.add(SpentRefreshToken(session_id=found.id, digest=found.refresh_digest))
+                if client is not None and str(client.address):
+                    found.address = str(client.address)
                 issued = self._rotate(found, tenant)
         if issued is None or stolen:
             raise NotAuthenticatedException(_ENDED)
@@ -211,21 +279,37 @@ class Authenticator:
             return await UserService(session=transaction.session).credentials(email)
 
     async def open_session(
-        self, session: AsyncSession, tenant: TenantContext, user_id: UUID, *, user_agent: str | None
+        self,
+        session: AsyncSession,
+        tenant: TenantContext,
+        user_id: UUID,
+        *,
+        user_agent: str | None,
+        client: Client | None = None,
     ) -> Issued:
-        """Sign a user in within the caller's transaction, who has seen to the evidence."""
+        """Sign a user in within the caller's transaction, who has seen to the evidence.
+
+        Somebody who has logged in before, on other devices, is told of this one by mail. `client` says more of it than
+        `user_agent`, which is then not read.
+        """
         now = datetime.datetime.now(datetime.UTC)
+        client = client or Client(user_agent)
+        device = await recognize(session, tenant, user_id, client)
         opened = UserSession(
             id=uuid7(),
             user_id=user_id,
-            user_agent=user_agent[:500] if user_agent else None,
+            user_agent=client.user_agent[:LONGEST] if client.user_agent else None,
+            device=client.device,
+            address=str(client.address) or None,
             expires_at=now,
             last_used_at=now,
             refresh_digest=b"",
         )
-        issued = self._rotate(opened, tenant)
+        issued = replace(self._rotate(opened, tenant), device_token=device.token)
         session.add(opened)
         await session.flush()
+        if device.is_new and self._settings.mail_url is not None:
+            await NEW_DEVICE_MAIL.send(session, about=opened.id)
         await record_event(
             session, "session.opened", subject=opened.id, payload={"user_id": user_id}, actor=user_actor(user_id)
         )
@@ -244,7 +328,12 @@ class Authenticator:
             tid=tenant.id,
             sid=session.id,
         )
-        return Issued(access_token=access, refresh_token=text_, expires_in=self._settings.access_token_ttl)
+        return Issued(
+            access_token=access,
+            refresh_token=text_,
+            expires_in=self._settings.access_token_ttl,
+            tenant_id=tenant.id,
+        )
 
 
 async def read_last_activity(session: AsyncSession) -> Mapping[str, Any]:
