@@ -8,8 +8,9 @@ from tenantry import mail
 from tenantry.domain import audit as trail
 from tenantry.domain import jobs as own_jobs
 from tenantry.domain import notifications, organization, roles, tags, team_invitations, teams, webhooks
-from tenantry.domain.identity import api_keys, invitations, passwords, service_accounts, sessions, users
+from tenantry.domain.identity import api_keys, invitations, passwords, people, service_accounts, sessions, users
 from tenantry.events.definition import EventCatalogue, use_catalogue
+from tenantry.kernel.personal import PersonalCatalogue, use_personal
 from tenantry.mail.definition import MailCatalogue, use_mails
 from tenantry.mail.jobs import send_mail
 from tenantry.platform import (
@@ -38,6 +39,7 @@ __all__ = (
     "JOBS",
     "MAILS",
     "NOTIFICATIONS",
+    "PERSONAL_DATA",
     "PLATFORM_FEATURES",
     "PROVISION_HOOKS",
     "SCHEDULES",
@@ -64,6 +66,7 @@ DOMAIN_FEATURES: tuple[Feature, ...] = (
     notifications.FEATURE,
     service_accounts.FEATURE,
     api_keys.FEATURE,
+    people.FEATURE,
 )
 """In the order in which their `seed` and then their `provision` hooks run: a hook may use the rows of those before."""
 
@@ -112,6 +115,11 @@ MAILS = MailCatalogue(DOMAIN_FEATURES, job=send_mail)
 """Everything that is written to people."""
 
 use_mails(MAILS)
+
+PERSONAL_DATA = PersonalCatalogue(DOMAIN_FEATURES)
+"""What is kept of people, for copies and erasures."""
+
+use_personal(PERSONAL_DATA)
 
 SHARED_METADATA = SharedBase.metadata
 TENANT_METADATA = TenantBase.metadata

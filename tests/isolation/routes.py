@@ -38,9 +38,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from tenantry.asgi import create_app
+from tenantry.domain.identity.people.schemas import TypedAddress
 from tenantry.domain.webhooks.schemas import EventFilter
 from tenantry.features import DOMAIN_FEATURES, TENANT_METADATA
-from tenantry.kernel.schema import UNSET, Email, Password, Slug
+from tenantry.kernel.schema import UNSET, Email, HttpsUrl, Locale, Password, Slug, TimeZone
 from tenantry.kernel.settings import load_settings
 from tests.platform.rollouts.listening import listen_at
 from tests.world import PASSWORD, Caller
@@ -158,9 +159,16 @@ def body_of(struct: type[msgspec.Struct] | None, ids: Mapping[str, object] | Non
     for field in msgspec.structs.fields(struct):
         if field.name in IDENTIFIERS:
             made[field.encode_name] = str((ids or {}).get(field.name) or uuid4())
+        elif field.type == TypedAddress:
+            made[field.encode_name] = _address_of((ids or {}).get("user_id"))
         elif field.required or field.default is UNSET:
             made[field.encode_name] = _value(field.type)
     return made
+
+
+def _address_of(user_id: object) -> str:
+    """That of a user who was planted."""
+    return f"planted-{user_id}@example.com"
 
 
 def identifiers_in(struct: type[msgspec.Struct] | None) -> tuple[str, ...]:
@@ -207,8 +215,11 @@ def _value(annotation: Any) -> Any:
 _WORDS: dict[Any, str] = {
     Email: "planted-{}@example.com",
     EventFilter: "*",
+    HttpsUrl: "https://example.com/{}",
+    Locale: "de-CH",
     Password: PASSWORD,
     Slug: "planted-{}",
+    TimeZone: "Europe/Zurich",
 }
 
 
@@ -249,6 +260,8 @@ async def _plant(session: AsyncSession, table: Table, given: Mapping[str, object
         elif column.foreign_keys and column.name in needed:
             [key] = column.foreign_keys
             values[column.name] = (await _plant(session, key.column.table, {}))[key.column.name]
+        elif not column.nullable and (table.name, column.name) == ("user_account", "email"):
+            values[column.name] = _address_of(values["id"])
         elif not column.nullable:
             values[column.name] = _column_value(table, column)
     await session.execute(insert(table).values(**values))

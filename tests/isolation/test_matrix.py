@@ -18,7 +18,7 @@ from tenantry.domain.roles.models import BUILTIN_ROLES
 from tenantry.domain.team_invitations.models import TeamInvitation
 from tenantry.domain.teams.models import TeamMember
 from tests.isolation.routes import ENDPOINTS, Endpoint, body_of, identifiers_in
-from tests.isolation.test_routes import CONTROL_PLANES, TIED, Pair, _call, _plant, _snapshot
+from tests.isolation.test_routes import CONTROL_PLANES, ENDS_CALLER, TIED, Pair, _call, _plant, _snapshot
 from tests.isolation.test_routes import pair as pair
 from tests.world import PASSWORD, Caller
 
@@ -60,6 +60,8 @@ async def _prepare(pair: Pair, endpoint: Endpoint, caller: Caller, role: str) ->
     """Whoever asks, ids of rows that are there, and a body, none of them used before."""
     if str(endpoint) == "POST /api/auth/logout":
         caller = await pair.world.log_in(pair.acme.slug, f"a-{role}@{pair.acme.slug}.example")
+    if str(endpoint) in ENDS_CALLER:
+        caller = await pair.acme.add_user(f"gone-{role}-{uuid4().hex[:8]}", *([role] if role != "nobody" else []))
     names = (*endpoint.parameters, *identifiers_in(endpoint.body))
     linked = names if str(endpoint) in TIED else endpoint.parameters
     ids = await _plant(

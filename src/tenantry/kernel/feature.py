@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from litestar import Controller
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from tenantry.kernel.personal import EraseHook, LeaveHook
+
 __all__ = ("Feature", "Owner", "Permission", "ProvisionHook", "SeedHook", "UsageHook")
 
 
@@ -84,3 +86,9 @@ class Feature:
     """Jobs that are enqueued with an event, by its name, or by `*` with every one; see `tenantry.events.definition`."""
     notifications: tuple[Any, ...] = ()
     """Of which events people are told, and who: `tenantry.events.notification.NotificationKind`."""
+    personal_data: tuple[Any, ...] = ()
+    """Which of its rows are about a person: `tenantry.kernel.personal.PersonalData`, or why not `NotCopied`."""
+    leaving: LeaveHook | None = None
+    """Hands over, or refuses, what would be nobody's when a user is shut out or erased; see the same."""
+    erasing: EraseHook | None = None
+    """Removes what is an erased person's and no foreign key finds; see the same."""

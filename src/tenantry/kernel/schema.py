@@ -20,11 +20,14 @@ __all__ = (
     "BaseStruct",
     "Description",
     "Email",
+    "HttpsUrl",
+    "Locale",
     "LongText",
     "Page",
     "Password",
     "ShortText",
     "Slug",
+    "TimeZone",
     "UnsetType",
     "Update",
     "camel",
@@ -87,7 +90,13 @@ _LINE = rf"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*{END}"
 _TEXT = r"^[^\x00]*$"
 _SLUG = rf"^[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?{END}"
 
+# No name and password before the host: an address is shown to whoever sees what it belongs to.
+_HTTPS = rf"^https://[^\s\x00-\x1f\x7f/?#@\\]+(?:[/?#][^\s\x00-\x1f\x7f]*)?{END}"
+_LOCALE = rf"^[a-z]{{2,3}}(?:-[A-Z][a-z]{{3}})?(?:-(?:[A-Z]{{2}}|[0-9]{{3}}))?{END}"
+
 PATTERN_MEANING = {
+    _HTTPS: "Expected an address that begins with https://, without a name or password in it",
+    _LOCALE: "Expected a language such as en, de-CH or zh-Hant-TW",
     _LINE: "Expected text on one line that is not blank",
     _TEXT: "Expected text without NUL characters",
     _SLUG: "Expected 1 to 63 lower-case letters, digits and hyphens, with a letter or digit at both ends",
@@ -105,6 +114,15 @@ LongText = Annotated[str, Meta(max_length=10_000, pattern=_TEXT)]
 
 Slug = Annotated[str, Meta(min_length=1, max_length=63, pattern=_SLUG)]
 """A DNS label (RFC 1123 §2.1), since a tenant's slug is a host's first label."""
+
+HttpsUrl = Annotated[str, Meta(min_length=9, max_length=500, pattern=_HTTPS)]
+"""An address that a browser may fetch from a page served by TLS."""
+
+Locale = Annotated[str, Meta(min_length=2, max_length=35, pattern=_LOCALE)]
+"""A language, with a script and a region if need be (RFC 5646 §2.1), spelt as §2.1.1 recommends."""
+
+TimeZone = Annotated[str, Meta(min_length=1, max_length=64)]
+"""A name of the IANA time zone database; whether there is such a zone is for the service to look up."""
 
 Email = Annotated[str, Meta(min_length=3, max_length=254, extra_json_schema={"extra": {"format": "email"}})]
 """An address (at most 254 octets: RFC 5321 §4.5.3.1.3). Only `normalize_email` says whether it is one."""

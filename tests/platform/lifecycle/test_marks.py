@@ -34,6 +34,8 @@ KEPT = {
     "team.name": "a team's",
     "team.slug": "a team's",
     "team_member.role": "one of three words",
+    "user_account.locale": "a language",
+    "user_account.time_zone": "a part of the world",
 }
 """Columns that can hold words and are not masked, and what they hold. To add one is a decision: who is in them?"""
 

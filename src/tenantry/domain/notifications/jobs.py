@@ -16,7 +16,7 @@ from tenantry.events.definition import RecordedEvent, current_catalogue
 from tenantry.jobs.definition import Discard, JobRun, job
 from tenantry.tenancy.context import TenantContext
 
-__all__ = ("forget_old_notifications", "notify")
+__all__ = ("end_streams", "forget_old_notifications", "notify")
 
 _BATCH = 1000
 """Rows that one statement deletes: a plan's time for a statement may be short."""
@@ -35,6 +35,15 @@ async def notify(run: JobRun, session: AsyncSession, tenant: TenantContext, even
         # Once it is committed: whoever looks then finds it.
         run.hints.append(partial(wake, tenant_id=tenant.id, user_ids=told))
     return len(told)
+
+
+@job("end_streams", retries=3, timeout=30)
+async def end_streams(run: JobRun, tenant: TenantContext, event: RecordedEvent) -> None:
+    """Have the streams of a user who may not see anything any more look, and find that out, now.
+
+    They would by their next sign of life, which may be a quarter of a minute away.
+    """
+    run.hints.append(partial(wake, tenant_id=tenant.id, user_ids=[event.subject]))
 
 
 @job("forget_old_notifications", retries=3, timeout=120, backoff=60)

@@ -13,6 +13,7 @@ from tenantry.kernel.schema import END, UNSET, BaseStruct, UnsetType, Update
 __all__ = (
     "NotificationEvent",
     "NotificationPreferenceChoice",
+    "NotificationPreferenceCopy",
     "NotificationPreferenceRead",
     "NotificationPreferences",
     "NotificationPreferencesPayload",
@@ -82,6 +83,15 @@ class NotificationPreferencesPayload(BaseStruct):
     """All that the caller has chosen; for kinds that are not in it, the default holds again."""
 
     items: Annotated[list[NotificationPreferenceChoice], Meta(max_length=500)]
+
+
+class NotificationPreferenceCopy(BaseStruct):
+    """In the copy of a person's data: what they have chosen."""
+
+    kind: str
+    in_app: bool
+    created_at: datetime
+    updated_at: datetime
 
 
 class NotificationEvent(BaseStruct):

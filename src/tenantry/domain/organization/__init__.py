@@ -3,6 +3,7 @@
 from tenantry.domain.identity.users.queries import HoldersOf
 from tenantry.domain.organization.controller import OrganizationController
 from tenantry.domain.organization.jobs import announce_export
+from tenantry.domain.organization.owners import forget_owner_address
 from tenantry.domain.organization.schemas import ExportOf
 from tenantry.events.definition import Event
 from tenantry.events.notification import NamedIn, NotificationKind
@@ -16,6 +17,7 @@ FEATURE = Feature(
         Permission("organization:export", "Take a copy of all the organization's data."),
     ),
     jobs=(announce_export,),
+    erasing=forget_owner_address,
     events=(
         Event("organization.export_requested", "A copy of all the organization's data was asked for."),
         Event("organization.export_ready", "A copy that was asked for can be fetched.", ExportOf),

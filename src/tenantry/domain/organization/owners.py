@@ -1,11 +1,11 @@
-"""The owner of an organization that has people already: a clone, or an import."""
+"""The owner of an organization that has people already: of a clone or an import, and after one was erased."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from tenantry.domain.identity.invitations.service import invite_owner
 from tenantry.domain.identity.users.models import User
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from tenantry.kernel.feature import Owner
+    from tenantry.kernel.personal import Person
 
-__all__ = ("adopt_owner",)
+__all__ = ("adopt_owner", "forget_owner_address")
 
 
 async def adopt_owner(session: AsyncSession, owner: Owner) -> None:
@@ -45,3 +46,20 @@ async def adopt_owner(session: AsyncSession, owner: Owner) -> None:
         await session.flush()
         owner = dataclasses.replace(owner, id=user.id)
     await invite_owner(session, owner)
+
+
+async def forget_owner_address(session: AsyncSession, person: Person) -> None:
+    """Let the control plane have the address of an owner who stays, if the one that it has is the person's.
+
+    It has the first owner's, for operators who have something to say to the organization.
+    """
+    successor = await session.scalar(
+        select(User.email)
+        .join(UserRole, UserRole.user_id == User.id)
+        .join(Role, Role.id == UserRole.role_id)
+        .where(Role.slug == "owner", Role.is_builtin, User.is_active, User.id != person.id)
+        .order_by(User.joined_at, User.id)
+        .limit(1)
+    )
+    if successor is not None:
+        await session.execute(select(func.platform.replace_owner_email(person.email, successor)))

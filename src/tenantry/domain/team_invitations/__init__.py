@@ -5,19 +5,26 @@ from tenantry.domain.team_invitations.controller import (
     TeamInvitationController,
     TeamInvitationTokenController,
 )
+from tenantry.domain.team_invitations.handlers import forget_address, meant_for
 from tenantry.domain.team_invitations.jobs import forget_old_team_invitations
 from tenantry.domain.team_invitations.models import TeamInvitation
-from tenantry.domain.team_invitations.schemas import TeamInvitationMade, TeamInvitationOf
+from tenantry.domain.team_invitations.schemas import TeamInvitationCopy, TeamInvitationMade, TeamInvitationOf
 from tenantry.events.definition import Event
 from tenantry.events.notification import NamedIn, NotificationKind
 from tenantry.jobs.schedule import Schedule
 from tenantry.kernel.feature import Feature
+from tenantry.kernel.personal import PersonalData
 
 FEATURE = Feature(
     name="team_invitations",
     controllers=(TeamInvitationController, OwnTeamInvitationController, TeamInvitationTokenController),
     models=(TeamInvitation,),
     identifiers={"team_invitation_id": TeamInvitation},
+    personal_data=(
+        PersonalData("teamInvitationsReceived", TeamInvitation, TeamInvitationCopy, by=("user_id",), where=meant_for),
+        PersonalData("teamInvitationsSent", TeamInvitation, TeamInvitationCopy, by=("invited_by_id",)),
+    ),
+    erasing=forget_address,
     jobs=(forget_old_team_invitations,),
     schedules=(Schedule(forget_old_team_invitations, "0 3 * * *", jitter=7200),),
     events=(

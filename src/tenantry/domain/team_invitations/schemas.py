@@ -16,6 +16,7 @@ __all__ = (
     "InvitingTeam",
     "InvitingUser",
     "TeamInvitationAccept",
+    "TeamInvitationCopy",
     "TeamInvitationCreate",
     "TeamInvitationCreated",
     "TeamInvitationDecline",
@@ -77,6 +78,19 @@ class TeamInvitationAccept(BaseStruct):
 
 class TeamInvitationDecline(BaseStruct):
     token: Token
+
+
+class TeamInvitationCopy(BaseStruct):
+    """In the copy of a person's data. Without the address: of what they have sent, it is somebody else's."""
+
+    id: UUID
+    team_id: UUID
+    user_id: UUID | None
+    role: TeamRole
+    status: Status
+    expires_at: datetime
+    ended_at: datetime | None
+    created_at: datetime
 
 
 class TeamInvitationMade(Payload):

@@ -1,12 +1,23 @@
 """Teams and their members."""
 
+from sqlalchemy.orm import joinedload, load_only, raiseload
+
 from tenantry.domain.teams.controller import TeamController, TeamMemberController
+from tenantry.domain.teams.handlers import hand_over_teams
 from tenantry.domain.teams.models import Team, TeamMember
 from tenantry.domain.teams.queries import handed_over
-from tenantry.domain.teams.schemas import MemberLeft, MemberPlaced, OwnershipTransferred, TeamChanged, TeamFounded
+from tenantry.domain.teams.schemas import (
+    MemberLeft,
+    MemberPlaced,
+    MembershipCopy,
+    OwnershipTransferred,
+    TeamChanged,
+    TeamFounded,
+)
 from tenantry.events.definition import Event
 from tenantry.events.notification import NamedIn, NotificationKind
 from tenantry.kernel.feature import Feature, Permission
+from tenantry.kernel.personal import PersonalData
 
 FEATURE = Feature(
     name="teams",
@@ -18,6 +29,18 @@ FEATURE = Feature(
         Permission("teams:manage", "Run every team, whoever owns it."),
     ),
     identifiers={"team_id": Team},
+    personal_data=(
+        PersonalData(
+            "memberships",
+            TeamMember,
+            MembershipCopy,
+            by=("user_id",),
+            load=(
+                joinedload(TeamMember.team, innerjoin=True).options(load_only(Team.slug, Team.name), raiseload("*")),
+            ),
+        ),
+    ),
+    leaving=hand_over_teams,
     events=(
         Event("team.created", "A team was made.", TeamFounded),
         Event("team.updated", "A team was changed.", TeamChanged),

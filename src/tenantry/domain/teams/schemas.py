@@ -18,11 +18,13 @@ __all__ = (
     "MemberPlaced",
     "MemberRead",
     "MemberUpdate",
+    "MembershipCopy",
     "OwnershipTransfer",
     "OwnershipTransferred",
     "TeamChanged",
     "TeamCreate",
     "TeamFounded",
+    "TeamName",
     "TeamRead",
     "TeamRole",
     "TeamUpdate",
@@ -41,6 +43,20 @@ class TeamRead(BaseStruct):
     tags: list[TagBrief]
     created_at: datetime
     updated_at: datetime
+
+
+class TeamName(BaseStruct):
+    id: UUID
+    slug: str
+    name: str
+
+
+class MembershipCopy(BaseStruct):
+    """In the copy of a person's data: a team that they are in, and as what."""
+
+    team: TeamName
+    role: TeamRole
+    created_at: datetime
 
 
 class TeamCreate(BaseStruct):

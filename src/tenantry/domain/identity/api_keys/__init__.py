@@ -7,11 +7,12 @@ from tenantry.domain.identity.api_keys.manage_controller import (
     ServiceAccountKeyController,
 )
 from tenantry.domain.identity.api_keys.models import ApiKey
-from tenantry.domain.identity.api_keys.schemas import ApiKeyOf
+from tenantry.domain.identity.api_keys.schemas import ApiKeyOf, ApiKeyRead
 from tenantry.domain.identity.api_keys.service import revoke_with_their_user
 from tenantry.events.definition import Event
 from tenantry.jobs.schedule import Schedule
 from tenantry.kernel.feature import Feature, Permission
+from tenantry.kernel.personal import NotCopied, PersonalData
 
 FEATURE = Feature(
     name="api_keys",
@@ -19,6 +20,10 @@ FEATURE = Feature(
     models=(ApiKey,),
     permissions=(Permission("api_keys:manage", "See and revoke everybody's API keys."),),
     identifiers={"api_key_id": ApiKey},
+    personal_data=(
+        PersonalData("apiKeys", ApiKey, ApiKeyRead, by=("user_id",)),
+        NotCopied(ApiKey, ("created_by_id",), "who has made a service account's key: the key is the organization's"),
+    ),
     jobs=(forget_ended_api_keys,),
     schedules=(Schedule(forget_ended_api_keys, "15 3 * * *", jitter=7200),),
     events=(

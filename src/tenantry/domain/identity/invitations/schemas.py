@@ -11,7 +11,7 @@ from msgspec import Meta, field
 from tenantry.events.definition import Payload
 from tenantry.kernel.schema import BaseStruct, Email, Password, ShortText, Slug
 
-__all__ = ("AcceptPayload", "InvitationCreate", "InvitationOf", "InvitationRead")
+__all__ = ("AcceptPayload", "InvitationCopy", "InvitationCreate", "InvitationOf", "InvitationRead")
 
 
 class AcceptPayload(BaseStruct):
@@ -24,6 +24,15 @@ class InvitationCreate(BaseStruct):
     email: Email
     name: ShortText | None = None
     roles: Annotated[list[Slug], Meta(max_length=20)] = field(default_factory=lambda: ["member"])
+
+
+class InvitationCopy(BaseStruct):
+    """In the copy of a person's data: how they were asked in."""
+
+    id: UUID
+    expires_at: datetime
+    accepted_at: datetime | None
+    created_at: datetime
 
 
 class InvitationRead(BaseStruct):

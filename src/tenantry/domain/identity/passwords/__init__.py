@@ -4,14 +4,17 @@ from tenantry.domain.identity.passwords.controller import PasswordController
 from tenantry.domain.identity.passwords.jobs import forget_old_password_resets
 from tenantry.domain.identity.passwords.mails import PASSWORD_CHANGED_MAIL, PASSWORD_RESET_MAIL
 from tenantry.domain.identity.passwords.models import PasswordReset
+from tenantry.domain.identity.passwords.schemas import PasswordResetCopy
 from tenantry.events.definition import Event
 from tenantry.jobs.schedule import Schedule
 from tenantry.kernel.feature import Feature
+from tenantry.kernel.personal import PersonalData
 
 FEATURE = Feature(
     name="passwords",
     controllers=(PasswordController,),
     models=(PasswordReset,),
+    personal_data=(PersonalData("passwordResets", PasswordReset, PasswordResetCopy, by=("user_id",)),),
     jobs=(forget_old_password_resets,),
     schedules=(Schedule(forget_old_password_resets, "0 3 * * *", jitter=7200),),
     events=(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
+from uuid import UUID
 
 from msgspec import Meta
 
 from tenantry.kernel.schema import BaseStruct, Email, Password, Slug
 
-__all__ = ("PasswordResetConfirm", "PasswordResetRequest")
+__all__ = ("PasswordResetConfirm", "PasswordResetCopy", "PasswordResetRequest")
 
 
 class PasswordResetRequest(BaseStruct):
@@ -21,3 +23,12 @@ class PasswordResetConfirm(BaseStruct):
     token: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")]
     """From the link: what follows `#token=`."""
     password: Password
+
+
+class PasswordResetCopy(BaseStruct):
+    """In the copy of a person's data: that a link was asked for."""
+
+    id: UUID
+    expires_at: datetime
+    used_at: datetime | None
+    created_at: datetime

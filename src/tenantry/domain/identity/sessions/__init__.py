@@ -5,12 +5,13 @@ from tenantry.domain.identity.sessions.jobs import forget_ended_sessions, forget
 from tenantry.domain.identity.sessions.mails import NEW_DEVICE_MAIL, SESSION_STOLEN_MAIL
 from tenantry.domain.identity.sessions.manage_controller import OwnSessionController, UserSessionController
 from tenantry.domain.identity.sessions.models import KnownDevice, LoginAttempt, SpentRefreshToken, UserSession
-from tenantry.domain.identity.sessions.schemas import SessionOf, SessionsEnded
+from tenantry.domain.identity.sessions.schemas import SessionCopy, SessionOf, SessionsEnded
 from tenantry.domain.identity.sessions.service import read_last_activity
 from tenantry.events.definition import Event
 from tenantry.events.notification import NamedIn, NotificationKind
 from tenantry.jobs.schedule import Schedule
 from tenantry.kernel.feature import Feature, Permission
+from tenantry.kernel.personal import PersonalData
 
 FEATURE = Feature(
     name="sessions",
@@ -19,6 +20,7 @@ FEATURE = Feature(
     permissions=(Permission("sessions:manage", "See where people are signed in, and sign them out."),),
     identifiers={"session_id": UserSession},
     usage=read_last_activity,
+    personal_data=(PersonalData("sessions", UserSession, SessionCopy, by=("user_id",)),),
     jobs=(forget_ended_sessions, forget_login_traces),
     schedules=(
         Schedule(forget_ended_sessions, "0 3 * * *", jitter=7200),

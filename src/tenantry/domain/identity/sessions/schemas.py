@@ -14,6 +14,7 @@ from tenantry.kernel.schema import UNSET, BaseStruct, Email, Password, Slug, Uns
 __all__ = (
     "LoginPayload",
     "RefreshPayload",
+    "SessionCopy",
     "SessionOf",
     "SessionRead",
     "SessionsEnded",
@@ -74,6 +75,17 @@ class SessionRead(BaseStruct):
     """Up to a minute old."""
     expires_at: datetime
     """Unless it is renewed before."""
+
+
+class SessionCopy(BaseStruct):
+    """In the copy of a person's data: a device that was signed in."""
+
+    id: UUID
+    user_agent: str | None
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None
 
 
 class SessionOf(Payload):

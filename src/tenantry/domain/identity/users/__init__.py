@@ -3,11 +3,13 @@
 from tenantry.domain.identity.users.controller import UserController
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.queries import HoldersOf
-from tenantry.domain.identity.users.schemas import UserChanged, UserRoles
+from tenantry.domain.identity.users.schemas import ProfileCopy, RoleHeldCopy, UserChanged, UserRoles
 from tenantry.domain.identity.users.service import count_users, create_owner
+from tenantry.domain.roles.models import UserRole
 from tenantry.events.definition import Event
 from tenantry.events.notification import NotificationKind, the_subject
 from tenantry.kernel.feature import Feature, Permission
+from tenantry.kernel.personal import PersonalData
 
 FEATURE = Feature(
     name="users",
@@ -20,6 +22,10 @@ FEATURE = Feature(
     identifiers={"user_id": User},
     provision=create_owner,
     usage=count_users,
+    personal_data=(
+        PersonalData("profile", User, ProfileCopy, where=lambda person: User.id == person.id),
+        PersonalData("roles", UserRole, RoleHeldCopy, by=("user_id",)),
+    ),
     events=(
         Event("user.created", "A user was added to the organization.", UserRoles),
         Event("user.updated", "A user's profile was changed.", UserChanged),

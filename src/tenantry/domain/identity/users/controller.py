@@ -24,13 +24,14 @@ from tenantry.domain.identity.users.schemas import (
 from tenantry.domain.identity.users.service import UserService
 from tenantry.domain.roles.catalogue import PermissionCatalogue
 from tenantry.domain.roles.models import Role, UserRole
+from tenantry.kernel.personal import current_personal
 from tenantry.kernel.schema import Page, Slug, changes
 from tenantry.kernel.security.policy import check_new_password
 from tenantry.kernel.service import Injected, ListQuery, create_list_query
 from tenantry.tenancy.guards import acting_user_id, principal_of, requires_permission, requires_person
 from tenantry.tenancy.request import request_transaction
 
-__all__ = ("UserController",)
+__all__ = ("UserController", "read_user")
 
 _Role = Annotated[Slug | None, QueryParameter(description="Users who hold the role of this slug.")]
 
@@ -74,7 +75,7 @@ class UserController(Controller):
     ) -> Page[UserRead]:
         """The organization's people."""
         filters = [User.roles.any(UserRole.role.has(Role.slug == role))] if role is not None else []
-        return await users.page(listing, UserRead, *filters, convert=_read)
+        return await users.page(listing, UserRead, *filters, convert=read_user)
 
     @post(
         "/",
@@ -98,9 +99,7 @@ class UserController(Controller):
         await transaction.pause()
         hashed = await request.app.state.hasher.hash(data.password)
         users = await provide_users(db_session=await transaction.session())
-        return _read(
-            await users.add(email=data.email, hashed_password=hashed, name=data.name, roles=data.roles), UserRead
-        )
+        return read_user(await users.add(email=data.email, hashed_password=hashed, name=data.name, roles=data.roles))
 
     @get(
         "/{user_id:uuid}",
@@ -110,7 +109,7 @@ class UserController(Controller):
     )
     async def get_user(self, users: Injected[UserService], user_id: FromPath[UUID]) -> UserRead:
         """One of the organization's people."""
-        return _read(await users.get(user_id), UserRead)
+        return read_user(await users.get(user_id))
 
     @patch(
         "/{user_id:uuid}",
@@ -127,13 +126,17 @@ class UserController(Controller):
     ) -> UserRead:
         """Change an account, its roles, or deactivate it, which ends its sessions with the next request.
 
-        Nobody gives a role, or changes an account, that permits more than their own.
+        Nobody gives a role, or changes an account, that permits more than their own. To deactivate somebody who is the
+        only owner of a team takes POST /api/users/{user_id}/deactivate with somebody to hand it to.
         """
         catalogue: PermissionCatalogue = request.app.state.permissions
         principal, wanted = principal_of(request), changes(data)
         require_may_grant(principal, await users.roles_by_slug(wanted.get("roles", [])), catalogue)
-        await require_may_change(principal, await users.get(user_id), users.repository.session, catalogue)
-        return _read(await users.change(user_id, wanted), UserRead)
+        user, session = await users.get(user_id), users.repository.session
+        await require_may_change(principal, user, session, catalogue)
+        if wanted.get("is_active") is False and user.is_active:
+            await current_personal().let_leave(session, user_id)
+        return read_user(await users.change(user_id, wanted))
 
     @staticmethod
     async def _me(request: Request[Any, Any, Any], users: UserService) -> MeRead:
@@ -161,6 +164,8 @@ def _fields(user: User) -> dict[str, Any]:
         "email": user.email,
         "name": user.name,
         "avatar_url": user.avatar_url,
+        "locale": user.locale,
+        "time_zone": user.time_zone,
         "is_active": user.is_active,
         "is_superuser": user.is_superuser,
         "is_verified": user.is_verified,
@@ -172,5 +177,6 @@ def _fields(user: User) -> dict[str, Any]:
     }
 
 
-def _read(user: User, struct: type[UserRead]) -> UserRead:
+def read_user(user: User, struct: type[UserRead] = UserRead) -> UserRead:
+    """An account on the wire; its roles are loaded."""
     return struct(**_fields(user))

@@ -31,6 +31,8 @@ class User(TenantBase):
         length_check("email", 254, minimum=3),
         length_check("name", 100),
         length_check("avatar_url", 500),
+        length_check("locale", 35),
+        length_check("time_zone", 64),
     )
 
     email: Mapped[str] = mapped_column(Text, info={"personal": "email"})
@@ -41,6 +43,8 @@ class User(TenantBase):
     """argon2id; None until an invitation is accepted. Deferred, so that no list carries it about."""
     name: Mapped[str | None] = mapped_column(Text, info={"personal": "name"})
     avatar_url: Mapped[str | None] = mapped_column(Text, info={"personal": "url"})
+    locale: Mapped[str | None] = mapped_column(Text)
+    time_zone: Mapped[str | None] = mapped_column(Text)
     is_active: Mapped[bool] = mapped_column(default=True)
     is_superuser: Mapped[bool] = mapped_column(default=False)
     is_verified: Mapped[bool] = mapped_column(default=False)

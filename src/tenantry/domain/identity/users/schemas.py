@@ -9,13 +9,27 @@ from uuid import UUID
 from msgspec import Meta, field
 
 from tenantry.events.definition import Payload
-from tenantry.kernel.schema import END, UNSET, BaseStruct, Email, Password, ShortText, Slug, UnsetType, Update
+from tenantry.kernel.schema import (
+    UNSET,
+    BaseStruct,
+    Email,
+    HttpsUrl,
+    Locale,
+    Password,
+    ShortText,
+    Slug,
+    TimeZone,
+    UnsetType,
+    Update,
+)
 
 __all__ = (
     "MeRead",
     "MeTeam",
     "MeUpdate",
+    "ProfileCopy",
     "RoleBrief",
+    "RoleHeldCopy",
     "UserBrief",
     "UserChanged",
     "UserCreate",
@@ -24,7 +38,6 @@ __all__ = (
     "UserUpdate",
 )
 
-AvatarUrl = Annotated[str, Meta(min_length=1, max_length=500, pattern=rf"^https?://[^\s\x00-\x1f]+{END}")]
 Roles = Annotated[list[Slug], Meta(max_length=20)]
 
 
@@ -43,6 +56,10 @@ class RoleBrief(BaseStruct):
 
 
 class UserRead(UserBrief):
+    locale: str | None
+    """The language they would like to be written to in."""
+    time_zone: str | None
+    """An IANA name."""
     is_active: bool
     is_superuser: bool
     is_verified: bool
@@ -78,14 +95,18 @@ class UserCreate(BaseStruct):
 
 class UserUpdate(Update):
     name: ShortText | UnsetType | None = UNSET
-    avatar_url: AvatarUrl | UnsetType | None = UNSET
+    avatar_url: HttpsUrl | UnsetType | None = UNSET
+    locale: Locale | UnsetType | None = UNSET
+    time_zone: TimeZone | UnsetType | None = UNSET
     is_active: bool | UnsetType = UNSET
     roles: Roles | UnsetType = UNSET
 
 
 class MeUpdate(Update):
     name: ShortText | UnsetType | None = UNSET
-    avatar_url: AvatarUrl | UnsetType | None = UNSET
+    avatar_url: HttpsUrl | UnsetType | None = UNSET
+    locale: Locale | UnsetType | None = UNSET
+    time_zone: TimeZone | UnsetType | None = UNSET
 
 
 class UserRoles(Payload):
@@ -97,4 +118,26 @@ class UserRoles(Payload):
 class UserChanged(Payload):
     """Of the event: which fields have another value now."""
 
-    fields: list[Literal["name", "avatar_url"]]
+    fields: list[Literal["name", "avatar_url", "locale", "time_zone"]]
+
+
+class ProfileCopy(UserBrief):
+    """In the copy of a person's data."""
+
+    locale: str | None
+    time_zone: str | None
+    is_active: bool
+    is_superuser: bool
+    is_verified: bool
+    verified_at: datetime | None
+    joined_at: datetime
+    last_login_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class RoleHeldCopy(BaseStruct):
+    """Likewise: a role that they hold."""
+
+    role: RoleBrief
+    created_at: datetime

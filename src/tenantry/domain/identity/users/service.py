@@ -11,6 +11,7 @@ from sqlalchemy.orm import raiseload, undefer_group
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.roles.models import Role, UserRole
 from tenantry.events.record import record_event, user_actor
+from tenantry.jobs.schedule import check_timezone
 from tenantry.kernel.errors import ConflictException, ValidationFailedException, define_problem
 from tenantry.kernel.schema import normalize_email
 from tenantry.kernel.service import Service, changed_fields
@@ -96,8 +97,11 @@ class UserService(Service[User]):
 
         Raises:
             ConflictException: the organization would be left without an active owner.
+            ValidationFailedException: there is no such role or time zone.
             advanced_alchemy.exceptions.NotFoundError: there is no such account.
         """
+        if (zone := changes.get("time_zone")) is not None:
+            _check_zone(zone)
         slugs = changes.pop("roles", None)
         user = await self.get(user_id)
         changed = changed_fields(user, changes)
@@ -108,7 +112,7 @@ class UserService(Service[User]):
                 "owner" in slugs if slugs is not None else any(held.role.slug == "owner" for held in user.roles)
             ) and changes.get("is_active", user.is_active)
             if not stays_owner:
-                await self._require_another_owner(user_id)
+                await self.require_another_owner(user_id)
             if found is not None:
                 held = {held.role_id: held for held in user.roles}
                 granted = found if held.keys() != {role.id for role in found} else None
@@ -146,7 +150,12 @@ class UserService(Service[User]):
             raise ValidationFailedException.of(field, f"There is no role named {', '.join(missing)}.")
         return [found[slug] for slug in wanted]
 
-    async def _require_another_owner(self, user_id: UUID) -> None:
+    async def require_another_owner(self, user_id: UUID) -> None:
+        """Hold the owners fast, until the transaction ends, if the user is not the last active one.
+
+        Raises:
+            ConflictException: the user is.
+        """
         session = self.repository.session
         # The owner role's row is the lock: two owners who step down at the same moment are told one after the other.
         role_id = await session.scalar(select(Role.id).where(Role.slug == "owner").with_for_update())
@@ -160,6 +169,15 @@ class UserService(Service[User]):
         others = await session.scalar(owners.where(User.id != user_id))
         if is_owner and not others:
             raise ConflictException("This is the organization's last active owner.", problem=LAST_OWNER)
+
+
+def _check_zone(name: str) -> None:
+    try:
+        check_timezone(name)
+    except ValueError as error:
+        raise ValidationFailedException.of(
+            "timeZone", "Expected a time zone of the IANA database, such as Europe/Zurich."
+        ) from error
 
 
 # By table name: the sessions' package imports this one. Refused they are while the account is deactivated; ended, they
