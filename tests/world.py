@@ -46,7 +46,8 @@ def environment_for(addresses: Template, home: Path, **overrides: object) -> dic
         "TENANTRY_WARM_POOL_SIZE": "0",
         "TENANTRY_APP_URL": "https://{tenant}.app.example.com",
         "TENANTRY_MAIL_URL": (home.absolute() / "mail").as_uri(),
-        # Where the receivers of webhooks are.
+        "TENANTRY_API_URL": "http://localhost",
+        # Where the receivers of webhooks are, and the providers by which people sign in.
         "TENANTRY_OUTBOUND_NETWORKS": "127.0.0.1/32",
     }
     return env | {f"TENANTRY_{name.upper()}": str(value) for name, value in overrides.items()}

@@ -20,6 +20,8 @@ from tenantry.domain.identity.sessions.guessing import LoginGuard
 from tenantry.domain.identity.sessions.last_use import session_uses
 from tenantry.domain.identity.sessions.service import Authenticator
 from tenantry.domain.identity.sessions.throttle import LoginThrottle
+from tenantry.domain.identity.sso.discovery import Providers
+from tenantry.domain.identity.sso.flow import SingleSignOn
 from tenantry.domain.notifications.listeners import Listeners
 from tenantry.domain.notifications.stream import NotificationStreams
 from tenantry.domain.roles.catalogue import PermissionCatalogue
@@ -98,6 +100,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
         database=database, registry=registry, tokens=tokens, hasher=hasher, settings=settings, throttle=throttle
     )
 
+    sso_providers = Providers(settings)
     listeners = Listeners(
         redis,
         registry,
@@ -233,6 +236,15 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
                     refusal="Too many password resets of this account were asked for.",
                 ),
                 log_ins=throttle,
+            ),
+            "sso_providers": sso_providers,
+            "sso": SingleSignOn(
+                database=database,
+                registry=registry,
+                authenticator=authenticator,
+                settings=settings,
+                vault=vault,
+                providers=sso_providers,
             ),
             "operator_authenticator": OperatorAuthenticator(
                 database=database,

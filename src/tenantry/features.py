@@ -8,7 +8,7 @@ from tenantry import mail
 from tenantry.domain import audit as trail
 from tenantry.domain import jobs as own_jobs
 from tenantry.domain import notifications, organization, roles, tags, team_invitations, teams, webhooks
-from tenantry.domain.identity import api_keys, invitations, passwords, people, service_accounts, sessions, users
+from tenantry.domain.identity import api_keys, invitations, passwords, people, service_accounts, sessions, sso, users
 from tenantry.events.definition import EventCatalogue, use_catalogue
 from tenantry.kernel.personal import PersonalCatalogue, use_personal
 from tenantry.mail.definition import MailCatalogue, use_mails
@@ -55,6 +55,7 @@ DOMAIN_FEATURES: tuple[Feature, ...] = (
     sessions.FEATURE,
     invitations.FEATURE,
     passwords.FEATURE,
+    sso.FEATURE,
     tags.FEATURE,
     teams.FEATURE,
     team_invitations.FEATURE,

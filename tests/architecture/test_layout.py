@@ -21,6 +21,7 @@ PECULIAR = {
     "domain/identity/api_keys": {"last_use.py", "manage_controller.py", "principal.py"},
     "domain/identity/people": {"copies.py"},
     "domain/identity/sessions": {"throttle.py"},
+    "domain/identity/sso": {"discovery.py", "flow.py", "login_controller.py", "people.py", "verification.py"},
     "domain/identity/users": {"authority.py"},
     "domain/notifications": {"listeners.py", "stream.py"},
     "domain/organization": {"owners.py"},

@@ -108,6 +108,7 @@ def test_mail_is_kept_unless_a_server_is_named(home: Path, tmp_path: Path, monke
     kept = handed()
     assert kept["TENANTRY_MAIL_URL"] == (home / "mail").as_uri()
     assert kept["TENANTRY_APP_URL"] == "http://localhost:3000"
+    assert kept["TENANTRY_API_URL"] == "http://127.0.0.1:8000"
     # What the processes are given is what they take.
     loaded = load_settings({name: value for name, value in kept.items() if not name.startswith("TENANTRY_TEST_")})
     assert loaded.mail_url == kept["TENANTRY_MAIL_URL"]

@@ -86,7 +86,18 @@ class Estate:
         to_team = self._post(f"/api/teams/{team['id']}/invitations", {"email": f"bob-{number}@people.example"})
         role = self._post("/api/roles", {"name": f"Keeper {number}", "permissions": ["tags:read"]})
         invitation = self._post("/api/invitations", {"email": f"eve-{number}@people.example"})
+        connection = self._post(
+            "/api/sso/connections",
+            {
+                "name": f"Directory {number}",
+                "issuer": "http://127.0.0.1:9/",
+                "clientId": "tenantry",
+                "clientSecret": "a secret",
+                "domains": [f"people-{number}.example"],
+            },
+        )
         self._ids = {
+            "connection_id": connection["id"],
             "invitation_id": invitation["id"],
             "team_invitation_id": to_team["id"],
             "role_id": role["id"],

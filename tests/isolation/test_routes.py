@@ -58,6 +58,10 @@ PUBLIC = {
     "POST /api/auth/team-invitations/decline": "declines one, likewise",
     "POST /api/auth/password-reset": "has a link mailed to somebody who cannot log in; says nothing of who there is",
     "POST /api/auth/password-reset/confirm": "trades a mailed token for a password",
+    "POST /api/auth/sso/start": "says where to sign in, to somebody who has no token yet",
+    "GET /api/auth/sso/start": "sends a browser to the organization's provider",
+    "GET /api/auth/sso/callback": "where it comes back; state and cookie say that it left from here",
+    "POST /api/auth/sso/token": "trades a code and its page's verifier for tokens",
     "POST /platform/auth/login": "trades an operator's password for a token",
     "GET /health/live": "asked by the orchestrator",
     "GET /health/ready": "asked by the orchestrator",
@@ -119,7 +123,13 @@ PERSONAL = {
 """Ids of what is one user's alone, and the column that says whose: to others they are ids of nothing."""
 VOUCHED_FOR = {"team_invitation_id": "invited_by_id"}
 """Ids of what is good only while somebody stands behind it, and the column that says who: the owner."""
-PARTS = {"delivery_id": ("webhook_id", "endpoint_id"), "session_id": ("user_id", "user_id")}
+OTHERS_IDS = {"client_id": "by which a provider knows us"}
+"""Ids in bodies that are others' names, and of no row here."""
+PARTS = {
+    "delivery_id": ("webhook_id", "endpoint_id"),
+    "identity_id": ("connection_id", "connection_id"),
+    "session_id": ("user_id", "user_id"),
+}
 """Ids of what is a part of something: the id of that, and the column that says of which it is."""
 TIED = {"POST /api/teams/{team_id}/transfer-ownership": "to a member of that team"}
 """Routes whose bodies name what belongs to what their paths name, and how."""
@@ -243,7 +253,7 @@ def test_every_id_in_a_path_names_a_model(endpoint: Endpoint) -> None:
 def test_every_id_in_a_body_names_a_model(endpoint: Endpoint) -> None:
     assert endpoint.body is not None
     names = {field.name for field in msgspec.structs.fields(endpoint.body) if field.name.endswith(("_id", "_ids"))}
-    unknown = names - IDENTIFIERS.keys()
+    unknown = names - IDENTIFIERS.keys() - OTHERS_IDS.keys()
     assert not unknown, f"add {unknown} to the `identifiers` of the feature's manifest"
 
 
@@ -629,6 +639,11 @@ NO_KEYS = {
     "POST /api/invitations": "makes a credential, by which the machine could be one",
     "POST /api/invitations/{invitation_id}/resend": "likewise",
     "DELETE /api/invitations/{invitation_id}": "ends one",
+    "POST /api/sso/connections": "says who people are, and so who the machine could be",
+    "PATCH /api/sso/connections/{connection_id}": "likewise",
+    "DELETE /api/sso/connections/{connection_id}": "likewise",
+    "POST /api/sso/connections/{connection_id}/check": "is for whoever keeps it",
+    "DELETE /api/sso/connections/{connection_id}/identities/{identity_id}": "says who somebody is not",
     "POST /api/teams/{team_id}/invitations": "a person stands behind it, and it may hold a credential",
     "POST /api/team-invitations/{team_invitation_id}/resend": "likewise",
     "POST /api/users/{user_id}/erase": "there is no way back",

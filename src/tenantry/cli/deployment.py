@@ -297,6 +297,9 @@ class Deployment:
             # Kept, not sent; with links to where a front-end under development usually is.
             environment["TENANTRY_MAIL_URL"] = (self.home / "mail").as_uri()
             environment.setdefault("TENANTRY_APP_URL", "http://localhost:3000")
+        if self.settings.api_url is None and is_loopback(self.settings.host):
+            host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
+            environment["TENANTRY_API_URL"] = f"http://{host}:{self.settings.port}"
         if not self.settings.outbound_networks and is_loopback(self.settings.host):
             # Whoever tries webhooks has their receiver here. Nobody else can make any.
             environment["TENANTRY_OUTBOUND_NETWORKS"] = "127.0.0.0/8,::1/128"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import asyncpg
 import httpx
 
 from tenantry.domain.audit.chain import seal_next
+from tenantry.domain.identity.sso.models import SsoIdentity, SsoLogin
 from tenantry.features import JOBS
 from tenantry.jobs.testing import JobBox
 from tenantry.kernel.security import Vault
@@ -107,12 +109,31 @@ async def found(api: World, slug: str, *, teams: int = 2) -> Inhabited:
     hook = await owner.post("/api/webhooks", json={"url": "http://127.0.0.1:9/", "events": ["webhook.pinged"]})
     assert hook.status_code == 201, hook.text
     assert (await owner.post(f"/api/webhooks/{hook.json()['id']}/ping")).status_code == 202
+    directory = {"name": "Directory", "issuer": "http://127.0.0.1:9/", "clientId": slug, "clientSecret": "a secret"}
+    connection = await owner.post("/api/sso/connections", json={**directory, "domains": [f"{slug}.example"]})
+    assert connection.status_code == 201, connection.text
+    await _come_by(api, UUID(made.json()["id"]), UUID(connection.json()["id"]), UUID(answer.json()["id"]))
     # Who was put into a team is told.
     resources = {Settings: api.settings, Vault: api.app.state.vault}
     box = JobBox(api.database, control_scope(scope_times(api.settings), read_only=False), JOBS, resources)
     await box.drain(api.app.state.registry.by_id(UUID(made.json()["id"])))
     await seal(api, UUID(made.json()["id"]))
     return Inhabited(slug, UUID(made.json()["id"]), Caller(api.http, again.json()["accessToken"]), tuple(people))
+
+
+async def _come_by(api: World, tenant_id: UUID, connection_id: UUID, user_id: UUID) -> None:
+    """As if the user had come by that connection's provider."""
+    tenant = api.app.state.registry.by_id(tenant_id)
+    async with api.database.transaction(tenant.write_scope) as transaction:
+        transaction.session.add(SsoIdentity(connection_id=connection_id, user_id=user_id, subject="subject"))
+        transaction.session.add(
+            SsoLogin(
+                connection_id=connection_id,
+                state_digest=connection_id.bytes,
+                expires_at=datetime.datetime.now(datetime.UTC),
+            )
+        )
+        await transaction.session.flush()
 
 
 async def seal(api: World, tenant_id: UUID) -> int:

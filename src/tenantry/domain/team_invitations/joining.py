@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Select, func, select
 
+from tenantry.domain.identity.enforcement import require_password_allowed
 from tenantry.domain.identity.invitations.service import INVITATION_INVALID, inviting_tenant
 from tenantry.domain.identity.users.providers import provide_users
 from tenantry.domain.roles.models import Role
@@ -67,7 +68,8 @@ class TeamInvitations:
 
         Raises:
             ClientException: the invitation is not valid, or whoever made it could not make it any more.
-            PermissionDeniedException: the organization is suspended, archived or gone.
+            PermissionDeniedException: the organization is suspended, archived or gone, or wants its people to sign in
+                by a provider.
             UnavailableException: it is still being made, or at a revision that this release does not serve.
             ValidationFailedException: the password is too weak.
             advanced_alchemy.exceptions.DuplicateKeyError: the address has got an account meanwhile.
@@ -75,6 +77,7 @@ class TeamInvitations:
         tenant, digest = await self._tenant(token, host_tenant)
         async with self._database.transaction(tenant.read_scope) as transaction:
             email = (await _found(transaction.session, _valid(digest))).email
+            await require_password_allowed(transaction.session, tenant, email, None)
         check_new_password(self._settings, password, email=email, name=name)
         hashed = await self._hasher.hash(password)
         async with self._database.transaction(tenant.write_scope) as transaction:

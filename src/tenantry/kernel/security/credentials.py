@@ -20,6 +20,8 @@ __all__ = (
     "INVITATION",
     "PASSWORD_RESET",
     "REFRESH",
+    "SSO_CODE",
+    "SSO_STATE",
     "TEAM_INVITATION",
     "Credential",
     "InvalidCredential",
@@ -33,6 +35,8 @@ TEAM_INVITATION = "tinv"
 PASSWORD_RESET = "pwr"  # noqa: S105 - a kind of credential, and none itself
 API_KEY = "key"
 DEVICE = "dev"
+SSO_STATE = "sst"
+SSO_CODE = "ssc"
 
 _KIND = re.compile(r"[a-z]{2,8}")
 _TEXT = re.compile(r"([a-z]{2,8})_([0-9a-f]{32})_[0-9a-f]{64}")

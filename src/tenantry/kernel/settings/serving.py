@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, field_validator
 from pydantic_settings import NoDecode
 
-from tenantry.kernel.settings.addresses import is_hostname, is_ip, is_origin
+from tenantry.kernel.settings.addresses import HTTP_FORM, check_http_url, is_hostname, is_ip, is_origin
 from tenantry.kernel.settings.fields import expected, seconds, text, whole
 
 __all__ = ("Edge", "Logs", "Process", "Streams")
@@ -48,6 +48,12 @@ class Edge(BaseModel):
         expects="a host name such as app.example.com",
         description="Domain whose first label names the tenant: with app.example.com, acme.app.example.com is acme's.",
     )
+    api_url: str | None = text(
+        None,
+        expects=HTTP_FORM,
+        description="Where browsers reach this API; needed for single sign-on, whose redirect URI is "
+        "/api/auth/sso/callback below it.",
+    )
     request_body_limit: int = whole(
         1_048_576, least=1024, most=1_073_741_824, description="Largest request body; beyond it 413.", unit="bytes"
     )
@@ -77,6 +83,11 @@ class Edge(BaseModel):
         if is_ip(domain) or len(domain) > 253 - 64 or not is_hostname(domain):
             raise ValueError(expected(cls.model_fields["base_domain"]))
         return domain
+
+    @field_validator("api_url")
+    @classmethod
+    def _check_api_url(cls, url: str | None) -> str | None:
+        return None if url is None else check_http_url(url).rstrip("/")
 
     @field_validator("cors_origins", "trusted_proxies", mode="before")
     @classmethod

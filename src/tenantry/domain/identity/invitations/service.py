@@ -9,6 +9,7 @@ from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from sqlalchemy import Select, func, insert, select
 from sqlalchemy.orm import contains_eager, joinedload
 
+from tenantry.domain.identity.enforcement import require_password_allowed
 from tenantry.domain.identity.invitations.mails import INVITATION_MAIL
 from tenantry.domain.identity.invitations.models import Invitation
 from tenantry.domain.identity.invitations.schemas import InvitationRead
@@ -183,7 +184,8 @@ class Invitations:
 
         Raises:
             ClientException: the invitation is not valid.
-            PermissionDeniedException: the organization is suspended, archived or gone.
+            PermissionDeniedException: the organization is suspended, archived or gone, or wants its people to sign in
+                by a provider.
             UnavailableException: it is still being made, or at a revision that this release does not serve.
             ValidationFailedException: the password is too weak.
         """
@@ -218,7 +220,9 @@ class Invitations:
             invitation = await transaction.session.scalar(_valid(digest))
             if invitation is None:
                 raise ClientException(problem=INVITATION_INVALID)
-            return await transaction.session.get_one(User, invitation.user_id)
+            user = await transaction.session.get_one(User, invitation.user_id)
+            await require_password_allowed(transaction.session, tenant, user.email, user.id)
+            return user
 
 
 async def inviting_tenant(

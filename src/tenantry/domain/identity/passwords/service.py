@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Select, func, select, update
 
+from tenantry.domain.identity.enforcement import require_password_allowed, sso_refusal
 from tenantry.domain.identity.passwords.mails import PASSWORD_CHANGED_MAIL, PASSWORD_RESET_MAIL
 from tenantry.domain.identity.passwords.models import PasswordReset
 from tenantry.domain.identity.sessions.models import UserSession
 from tenantry.domain.identity.users.models import User
 from tenantry.events.record import SYSTEM, record_event, user_actor
-from tenantry.kernel.errors import ClientException, define_problem
+from tenantry.kernel.errors import ClientException, PermissionDeniedException, define_problem
 from tenantry.kernel.schema import normalize_email
 from tenantry.kernel.security import PASSWORD_RESET, Credential, InvalidCredential
 from tenantry.kernel.security.policy import check_new_password
@@ -42,6 +43,9 @@ PASSWORD_RESET_INVALID = define_problem(
     "The link was used already, has expired, or never was one. Ask for a new one.",
 )
 
+_BY_PROVIDER = (
+    "People of this e-mail domain sign in by the organization's provider. Its owners are mailed a link all the same."
+)
 _PACE = 0.25
 """Seconds. A mail that is written down takes a few milliseconds that no mail does not; answers leave at full quarters
 of a second, and do not tell."""
@@ -71,10 +75,12 @@ class PasswordResets:
         self._log_ins = log_ins
 
     async def request(self, slug: str, email: str) -> None:
-        """Have a link mailed, if there is such an account with a password. Who asks is not told.
+        """Have a link mailed, if there is such an account, and its person has come. Who asks is not told.
 
         Raises:
             ValidationFailedException: it is no address at all.
+            PermissionDeniedException: people of that domain sign in by a provider, whether or not there is an account.
+                An owner is mailed a link all the same.
             UnavailableException: no mail is sent here, or the organization is at a revision that this release does not
                 serve.
             TooManyRequestsException: too many were asked for of this account, whether or not there is one.
@@ -89,24 +95,28 @@ class PasswordResets:
             require_served(tenant)
         await self._throttle.check(tenant, slug, email)
         await self._throttle.failed(tenant, slug, email)
-        if tenant is not None:
-            await self._write(tenant, email)
+        refusal = await self._write(tenant, email) if tenant is not None else None
         spent = asyncio.get_running_loop().time() - begun
         await asyncio.sleep(math.ceil(spent / _PACE) * _PACE - spent)
+        if refusal is not None:
+            raise refusal
 
-    async def _write(self, tenant: TenantContext, email: str) -> None:
+    async def _write(self, tenant: TenantContext, email: str) -> PermissionDeniedException | None:
+        """Have the mail sent, where there is one to send; what the asking is refused with, whoever has the address."""
         lifetime = datetime.timedelta(seconds=self._settings.password_reset_ttl)
         async with self._database.transaction(tenant.write_scope) as transaction:
             session = transaction.session
-            # Without a password, they were invited and have not come yet, or come in another way.
-            user_id = await session.scalar(
-                select(User.id).where(User.email == email, User.is_active, User.hashed_password.is_not(None))
-            )
+            # Without a password and unverified, they were invited and have not come yet; verified, they have come by a
+            # provider, which may be gone.
+            has_come = User.hashed_password.is_not(None) | User.is_verified
+            user_id = await session.scalar(select(User.id).where(User.email == email, User.is_active, has_come))
+            refusal = await sso_refusal(session, tenant, email, None, detail=_BY_PROVIDER)
             if (
                 user_id is None
+                or (refusal is not None and await sso_refusal(session, tenant, email, user_id) is not None)
                 or await self._asked(session, user_id, lifetime) >= self._settings.password_reset_requests
             ):
-                return
+                return refusal
             token, digest = Credential.new(PASSWORD_RESET, tenant.id)
             reset = PasswordReset(
                 user_id=user_id, digest=digest, expires_at=datetime.datetime.now(datetime.UTC) + lifetime
@@ -116,6 +126,7 @@ class PasswordResets:
             # Whoever has typed an address has proved nothing.
             await record_event(session, "user.password_reset_requested", subject=user_id, actor=SYSTEM)
             await PASSWORD_RESET_MAIL.send(session, about=reset.id, secret=token, vault=self._vault)
+            return refusal
 
     @staticmethod
     async def _asked(session: AsyncSession, user_id: UUID, lifetime: datetime.timedelta) -> int:
@@ -132,7 +143,8 @@ class PasswordResets:
 
         Raises:
             ClientException: the token is not valid.
-            PermissionDeniedException: the organization is suspended, archived or gone.
+            PermissionDeniedException: the organization is suspended, archived or gone, or wants its people to sign in
+                by a provider.
             UnavailableException: it is at a revision that this release does not serve.
             ValidationFailedException: the password is too weak; the token stays good.
         """
@@ -146,6 +158,7 @@ class PasswordResets:
         require_active(tenant)
         async with self._database.transaction(tenant.read_scope) as transaction:
             owner = await self._owner(transaction.session, parsed)
+            await require_password_allowed(transaction.session, tenant, owner.email, owner.id)
         check_new_password(self._settings, password, email=owner.email, name=owner.name)
         hashed = await self._hasher.hash(password)
         async with self._database.transaction(tenant.write_scope) as transaction:

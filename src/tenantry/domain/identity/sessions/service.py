@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 from tenantry.domain.identity.sessions.client import LONGEST, Client
 from tenantry.domain.identity.sessions.devices import device_digest, find_device, recognize
 from tenantry.domain.identity.sessions.mails import NEW_DEVICE_MAIL, SESSION_STOLEN_MAIL
+from tenantry.domain.identity.enforcement import require_password_allowed
 from tenantry.domain.identity.sessions.models import SpentRefreshToken, UserSession
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.service import UserService
@@ -153,7 +154,8 @@ class Authenticator:
 
         Raises:
             NotAuthenticatedException: any of these.
-            PermissionDeniedException: right, but the organization is suspended.
+            PermissionDeniedException: right, but the organization is suspended, or wants its people to sign in by a
+                provider.
             UnavailableException: the organization is at a revision that this release does not serve.
             TooManyRequestsException: too many have failed on this account, or from the client's address.
         """
@@ -197,6 +199,7 @@ class Authenticator:
             )
             if signed_in is None:
                 raise NotAuthenticatedException(_WRONG)
+            await require_password_allowed(transaction.session, tenant, email, user.id)
             return await self.open_session(transaction.session, tenant, user.id, user_agent=user_agent, client=client)
 
     def _known_device(

@@ -1,0 +1,39 @@
+"""Single sign-on: people sign in by an OpenID provider of the organization's own."""
+
+from tenantry.domain.identity.sso.controller import SsoController
+from tenantry.domain.identity.sso.jobs import tend_sso
+from tenantry.domain.identity.sso.login_controller import SsoLoginController
+from tenantry.domain.identity.sso.models import SsoConnection, SsoDomain, SsoGrant, SsoIdentity, SsoLogin
+from tenantry.domain.identity.sso.schemas import SsoChanged, SsoLinked
+from tenantry.domain.identity.users.queries import HoldersOf
+from tenantry.events.definition import Event
+from tenantry.events.notification import NotificationKind
+from tenantry.jobs.schedule import Schedule
+from tenantry.kernel.feature import Feature, Permission
+
+FEATURE = Feature(
+    name="sso",
+    controllers=(SsoController, SsoLoginController),
+    models=(SsoConnection, SsoDomain, SsoGrant, SsoIdentity, SsoLogin),
+    permissions=(
+        Permission("sso:read", "See by which providers people sign in, and who they are there."),
+        Permission("sso:manage", "Connect providers by which people sign in; only who may do everything else, too."),
+    ),
+    identifiers={"connection_id": SsoConnection, "identity_id": SsoIdentity},
+    jobs=(tend_sso,),
+    schedules=(Schedule(tend_sso, "0 3 * * *", jitter=7200),),
+    events=(
+        Event("sso_connection.created", "A provider was connected by which people sign in."),
+        Event("sso_connection.updated", "A connection to a provider was changed.", SsoChanged),
+        Event("sso_connection.deleted", "A connection to a provider was deleted."),
+        Event("sso_identity.linked", "A user has come by a provider for the first time.", SsoLinked),
+        Event("sso_identity.unlinked", "Who a user is at a provider was forgotten.", SsoLinked),
+    ),
+    notifications=(
+        NotificationKind(
+            "sso_connection.updated",
+            "How people sign in by a provider was changed.",
+            HoldersOf("sso:manage"),
+        ),
+    ),
+)
