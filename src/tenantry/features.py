@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tenantry import mail
 from tenantry.domain import audit as trail
 from tenantry.domain import jobs as own_jobs
-from tenantry.domain import notifications, organization, roles, tags, team_invitations, teams, webhooks
+from tenantry.domain import notifications, organization, roles, scim, tags, team_invitations, teams, webhooks
 from tenantry.domain.identity import api_keys, invitations, passwords, people, service_accounts, sessions, sso, users
 from tenantry.events.definition import EventCatalogue, use_catalogue
 from tenantry.kernel.personal import PersonalCatalogue, use_personal
@@ -68,6 +68,7 @@ DOMAIN_FEATURES: tuple[Feature, ...] = (
     service_accounts.FEATURE,
     api_keys.FEATURE,
     people.FEATURE,
+    scim.FEATURE,
 )
 """In the order in which their `seed` and then their `provision` hooks run: a hook may use the rows of those before."""
 

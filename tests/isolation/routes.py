@@ -9,7 +9,7 @@ import secrets
 import tempfile
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 from uuid import UUID, uuid4
@@ -39,6 +39,7 @@ from uuid_utils.compat import uuid7
 
 from tenantry.asgi import create_app
 from tenantry.domain.identity.people.schemas import TypedAddress
+from tenantry.domain.scim.schemas import ScimGroup, ScimPatch, ScimSearch, ScimUser
 from tenantry.domain.webhooks.schemas import EventFilter
 from tenantry.features import DOMAIN_FEATURES, TENANT_METADATA
 from tenantry.kernel.schema import UNSET, Email, HttpsUrl, Locale, Password, Slug, TimeZone
@@ -155,6 +156,8 @@ def body_of(struct: type[msgspec.Struct] | None, ids: Mapping[str, object] | Non
     """
     if struct is None:
         return None
+    if struct in _OPEN_BODIES:
+        return _OPEN_BODIES[struct]()
     made: dict[str, Any] = {}
     for field in msgspec.structs.fields(struct):
         if field.name in IDENTIFIERS:
@@ -169,6 +172,15 @@ def body_of(struct: type[msgspec.Struct] | None, ids: Mapping[str, object] | Non
 def _address_of(user_id: object) -> str:
     """That of a user who was planted."""
     return f"planted-{user_id}@example.com"
+
+
+_OPEN_BODIES: dict[type, Callable[[], dict[str, Any]]] = {
+    ScimUser: lambda: {"userName": f"planted-{next(_numbers)}@example.com"},
+    ScimGroup: lambda: {"displayName": f"Planted {next(_numbers)}"},
+    ScimPatch: lambda: {"Operations": [{"op": "replace", "path": "displayName", "value": f"Planted {next(_numbers)}"}]},
+    ScimSearch: dict,
+}
+"""Bodies whose structs ask for nothing, since another protocol says what has to be in them."""
 
 
 def identifiers_in(struct: type[msgspec.Struct] | None) -> tuple[str, ...]:

@@ -122,6 +122,9 @@ def _may(answer: httpx.Response, endpoint: Endpoint) -> None:
 
 def _may_not(answer: httpx.Response) -> None:
     assert answer.status_code == 403, answer.text
+    if "/scim/" in answer.request.url.path:
+        assert answer.headers["Content-Type"] == "application/scim+json"
+        return
     assert answer.json()["type"] in {"/problems/permission-denied", "/problems/beyond-own-permissions"}
 
 

@@ -123,7 +123,7 @@ PERSONAL = {
 """Ids of what is one user's alone, and the column that says whose: to others they are ids of nothing."""
 VOUCHED_FOR = {"team_invitation_id": "invited_by_id"}
 """Ids of what is good only while somebody stands behind it, and the column that says who: the owner."""
-OTHERS_IDS = {"client_id": "by which a provider knows us"}
+OTHERS_IDS = {"client_id": "by which a provider knows us", "external_id": "by which a directory knows somebody"}
 """Ids in bodies that are others' names, and of no row here."""
 PARTS = {
     "delivery_id": ("webhook_id", "endpoint_id"),
@@ -333,7 +333,8 @@ def _comparable(answer: httpx.Response, ids: Mapping[str, object]) -> Any:
     for name, value in ids.items():
         text = text.replace(str(value), f"<{name}>")
     problem = json.loads(text)
-    del problem["requestId"]
+    # Errors of SCIM have none.
+    problem.pop("requestId", None)
     return answer.status_code, sorted(answer.headers), problem
 
 

@@ -28,7 +28,7 @@ from litestar.plugins import OpenAPISchemaPlugin
 
 from tenantry.kernel.errors import ResourceNotFoundException, problem_types
 from tenantry.kernel.http.headers import PAGE_POLICY
-from tenantry.kernel.http.problem import PROBLEM_JSON
+from tenantry.kernel.http.problem import PROBLEM_JSON, ErrorForm, error_form_of
 from tenantry.kernel.schema import END
 
 if TYPE_CHECKING:
@@ -217,12 +217,19 @@ def finish(document: dict[str, Any]) -> dict[str, Any]:
     _tidy(document, {name: f"{found.group(1)}Page" for name in schemas if (found := _PAGE_NAME.match(name))})
     schemas = components["schemas"]
     schemas.update(Problem=_PROBLEM, FieldError=_FIELD_ERROR)
-    used: set[int] = set()
+    used: set[tuple[str, int]] = set()
+    forms: dict[str, ErrorForm | None] = {"Problem": None}
     for path, item in document.get("paths", {}).items():
+        form = error_form_of(path)
+        name = "Problem" if form is None else form.name
+        forms[name] = form
         for method, operation in item.items():
             if method in _METHODS:
-                used |= _add_problems(path, method, operation)
-    components["responses"] = {_response_name(status): _response(status) for status in sorted(used)}
+                used |= {(name, status) for status in _add_problems(path, method, operation, form)}
+    schemas.update((form.name, dict(form.schema)) for form in forms.values() if form is not None)
+    components["responses"] = {
+        _response_name(status, forms[name]): _response(status, forms[name]) for name, status in sorted(used)
+    }
     return document
 
 
@@ -253,7 +260,7 @@ _NAMING = frozenset({"tenant"})
 """Query parameters that name something which may not be there."""
 
 
-def _add_problems(path: str, method: str, operation: dict[str, Any]) -> set[int]:
+def _add_problems(path: str, method: str, operation: dict[str, Any], form: ErrorForm | None = None) -> set[int]:
     """Document the problems that an operation may answer with; returns their statuses."""
     statuses = {429, 503}
     if operation.get("security"):
@@ -273,8 +280,10 @@ def _add_problems(path: str, method: str, operation: dict[str, Any]) -> set[int]
             # Of itself Litestar documents a 400 wherever there are parameters; that is our 422.
             if described != "Validation Exception":
                 statuses.add(int(status))
+    if form is not None:
+        statuses = {form.status(status) for status in statuses}
     for status in statuses:
-        responses.setdefault(str(status), {"$ref": f"#/components/responses/{_response_name(status)}"})
+        responses.setdefault(str(status), {"$ref": f"#/components/responses/{_response_name(status, form)}"})
     operation["responses"] = dict(sorted(responses.items()))
     return statuses
 
@@ -288,13 +297,13 @@ def _litestars_own(response: dict[str, Any]) -> str | None:
     return None
 
 
-def _response_name(status: int) -> str:
-    return f"Problem{status}"
+def _response_name(status: int, form: ErrorForm | None = None) -> str:
+    return f"{'Problem' if form is None else form.name}{status}"
 
 
-def _response(status: int) -> dict[str, Any]:
+def _response(status: int, form: ErrorForm | None = None) -> dict[str, Any]:
     """A reusable response, described by the registered problem types of that status."""
-    kinds = [problem for problem in problem_types() if problem.status == status]
+    kinds = [problem for problem in problem_types() if problem.status == status] if form is None else []
     headers: dict[str, Any] = {
         "X-Request-ID": {"description": "The request's id, as in the logs.", "schema": {"type": "string"}}
     }
@@ -313,7 +322,11 @@ def _response(status: int) -> dict[str, Any]:
     return {
         "description": "\n".join(f"- `{kind.uri}`: {kind.description}" for kind in kinds) or "A problem.",
         "headers": headers,
-        "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "content": {
+            PROBLEM_JSON if form is None else form.media_type: {
+                "schema": {"$ref": f"#/components/schemas/{'Problem' if form is None else form.name}"}
+            }
+        },
     }
 
 

@@ -17,6 +17,7 @@ KEPT = {
     "audit_seal.hash": "of ids and digests",
     "audit_seal.previous_hash": "likewise",
     "audit_sealed_event.digest": "of an event",
+    "directory_group.external_id": "a directory's id of a group",
     "notification.actor": "as an event's",
     "notification.kind": "an event's name",
     "notification.payload": "an event's",

@@ -108,9 +108,9 @@ class OwnershipTransferred(Payload):
 
 
 class TeamFounded(Payload):
-    """Of the event."""
+    """Of the event. A team that a directory made has no owner."""
 
-    owner_id: UUID
+    owner_id: UUID | None
     tag_ids: list[UUID]
 
 

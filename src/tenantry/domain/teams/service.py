@@ -54,9 +54,9 @@ class TeamService(Service[Team]):
     match_fields = ["slug"]
 
     async def found(
-        self, *, name: str, slug: str | None, description: str | None, tags: list[str], owner_id: UUID
+        self, *, name: str, slug: str | None, description: str | None, tags: list[str], owner_id: UUID | None
     ) -> Team:
-        """A new team, owned by `owner_id`.
+        """A new team, owned by `owner_id`; by nobody where a directory makes it, and says who is in it.
 
         Raises:
             ValidationFailedException: nothing of the name or of a tag can be made a slug.
@@ -70,7 +70,7 @@ class TeamService(Service[Team]):
                 slug=slug or await self._free_slug(name),
                 description=description,
                 tags=carried,
-                members=[TeamMember(user_id=owner_id, role="owner")],
+                members=[TeamMember(user_id=owner_id, role="owner")] if owner_id is not None else [],
             )
         )
         await self._record_tags(fresh)

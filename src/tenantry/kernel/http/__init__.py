@@ -5,7 +5,9 @@ from tenantry.kernel.http.edge import Edge, edge
 from tenantry.kernel.http.headers import PAGE_POLICY
 from tenantry.kernel.http.problem import (
     PROBLEM_JSON,
+    ErrorForm,
     ProblemController,
+    answer_errors_in,
     exception_handlers,
     explain,
     problem_response,
@@ -19,7 +21,9 @@ __all__ = (
     "ApiRequest",
     "BodyBuffer",
     "Edge",
+    "ErrorForm",
     "ProblemController",
+    "answer_errors_in",
     "edge",
     "exception_handlers",
     "explain",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -45,7 +47,17 @@ from tenantry.kernel.security import KeyFileError, SealError
 if TYPE_CHECKING:
     from litestar.types import ExceptionHandlersMap, Scope, Send
 
-__all__ = ("PROBLEM_JSON", "ProblemController", "exception_handlers", "explain", "problem_response", "send_problem")
+__all__ = (
+    "PROBLEM_JSON",
+    "ErrorForm",
+    "ProblemController",
+    "answer_errors_in",
+    "error_form_of",
+    "exception_handlers",
+    "explain",
+    "problem_response",
+    "send_problem",
+)
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -112,18 +124,68 @@ def _phrase(status: int) -> str:
         return "Error"
 
 
+@dataclass(frozen=True, slots=True)
+class ErrorForm:
+    """How errors are told to clients of another protocol, which reads no problem details."""
+
+    name: str
+    """In the OpenAPI document, where it is the name of `schema`."""
+    prefix: str
+    """Of the paths whose errors have this form, wherever they come up: in a route, before one, or for want of one."""
+    media_type: str
+    statuses: Mapping[int, int]
+    """Statuses that the protocol gives another number."""
+    encode: Callable[[ApplicationException, str], Any]
+    """The body, of the error and the text that is shown of it."""
+    schema: Mapping[str, Any]
+    """The body's JSON schema."""
+
+    def status(self, status: int) -> int:
+        return self.statuses.get(status, status)
+
+
+_forms: dict[str, ErrorForm] = {}
+
+
+def answer_errors_in(form: ErrorForm) -> None:
+    """Answer errors below the form's prefix in that form.
+
+    Raises:
+        ValueError: there is another form for that prefix.
+    """
+    if _forms.setdefault(form.prefix, form) is not form:
+        raise ValueError(f"errors below {form.prefix} have a form already")
+
+
+def error_form_of(path: str) -> ErrorForm | None:
+    """The form of errors at that path, or None where they are problem details."""
+    return next((form for form in _forms.values() if path.startswith(form.prefix)), None)
+
+
+def _written(error: ApplicationException, scope: Scope) -> tuple[int, bytes, str]:
+    """Status, body and media type of an error's answer."""
+    form = error_form_of(scope["path"])
+    if form is None:
+        return error.status_code, _encode(error, scope), PROBLEM_JSON
+    body = msgspec.json.encode(form.encode(error, _detail(error, scope)))
+    return form.status(error.status_code), body, form.media_type
+
+
+def _detail(error: ApplicationException, scope: Scope) -> str:
+    if error.problem.status == INTERNAL.status:
+        return f"{INTERNAL.description} Request id: {scope.get('state', {}).get('request_id')}."
+    return error.detail
+
+
 def _encode(error: ApplicationException, scope: Scope) -> bytes:
     request_id = scope.get("state", {}).get("request_id")
     problem = error.problem
-    detail = error.detail
-    if problem.status == INTERNAL.status:
-        detail = f"{INTERNAL.description} Request id: {request_id}."
     return msgspec.json.encode(
         {
             "type": problem.uri,
             "title": problem.title,
             "status": problem.status,
-            "detail": detail,
+            "detail": _detail(error, scope),
             # A URI reference, so percent-encoded; also what keeps half a surrogate pair in a path from failing here.
             "instance": quote(scope["path"].encode("utf-8", "replace")),
             "requestId": request_id,
@@ -159,21 +221,20 @@ def problem_response(request: Request[Any, Any, Any], error: Exception) -> Respo
     """Litestar's exception handler."""
     found = explain(error, request if "route_handler" in request.scope else None, request.scope)
     _record(error, found, request.scope)
-    return Response(
-        _encode(found, request.scope), status_code=found.status_code, headers=found.headers, media_type=PROBLEM_JSON
-    )
+    status, body, media_type = _written(found, request.scope)
+    return Response(body, status_code=status, headers=found.headers, media_type=media_type)
 
 
 async def send_problem(scope: Scope, send: Send, error: Exception) -> None:
     """The same answer from plain ASGI code, outside of Litestar."""
     found = explain(error, None, scope)
     _record(error, found, scope)
-    body = _encode(found, scope)
+    status, body, media_type = _written(found, scope)
     headers = [
         (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (found.headers or {}).items()
     ]
-    headers += [(b"content-type", PROBLEM_JSON.encode()), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": found.status_code, "headers": headers})
+    headers += [(b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 

@@ -20,7 +20,7 @@ from tenantry.domain.identity.invitations.service import (
 )
 from tenantry.domain.identity.sessions.controller import token_response
 from tenantry.domain.identity.sessions.schemas import TokenResponse
-from tenantry.domain.identity.users.authority import require_may_grant
+from tenantry.domain.identity.users.authority import require_may_change, require_may_grant
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.providers import provide_users
 from tenantry.domain.identity.users.service import UserService
@@ -115,12 +115,19 @@ class InvitationController(Controller):
         invitations: Injected[InvitationService],
         data: Annotated[InvitationCreate, Body()],
     ) -> InvitationRead:
-        """Make an account without a password, and mail its person a link with which they set one."""
+        """Make an account without a password, and mail its person a link with which they set one.
+
+        An account that a directory has made, and that nobody has come into, is taken as it is, with its name and roles.
+        """
         state = request.app.state
         require_mail(state.settings)
         require_may_grant(principal_of(request), await users.roles_by_slug(data.roles), state.permissions)
         await self._count(request, normalize_email(data.email))
-        user = await users.add(email=data.email, hashed_password=None, name=data.name, roles=data.roles)
+        user = await invitations.waiting(normalize_email(data.email))
+        if user is None:
+            user = await users.add(email=data.email, hashed_password=None, name=data.name, roles=data.roles)
+        else:
+            await require_may_change(principal_of(request), user, users.repository.session, state.permissions)
         made = await invitations.invite(
             user.id,
             _tenant_of(request),

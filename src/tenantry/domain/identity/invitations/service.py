@@ -80,6 +80,19 @@ class InvitationService(Service[Invitation]):
         await INVITATION_MAIL.send(self.repository.session, about=made.id, secret=token, vault=vault)
         return await self.open_one(made.id)
 
+    async def waiting(self, email: str) -> User | None:
+        """The active account of that address that nobody can get into yet, if there is one: a directory made it."""
+        found: User | None = await self.repository.session.scalar(
+            select(User).where(
+                User.email == email,
+                User.is_active,
+                User.hashed_password.is_(None),
+                User.last_login_at.is_(None),
+                ~select(Invitation.id).where(Invitation.user_id == User.id).exists(),
+            )
+        )
+        return found
+
     async def open_one(self, invitation_id: UUID) -> Invitation:
         """An invitation that can still come to something, its account beside it, locked.
 

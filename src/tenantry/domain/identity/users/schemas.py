@@ -118,7 +118,7 @@ class UserRoles(Payload):
 class UserChanged(Payload):
     """Of the event: which fields have another value now."""
 
-    fields: list[Literal["name", "avatar_url", "locale", "time_zone"]]
+    fields: list[Literal["name", "avatar_url", "locale", "time_zone", "email"]]
 
 
 class ProfileCopy(UserBrief):

@@ -1,0 +1,15 @@
+"""SCIM 2.0: an organization's directory provisions its people and teams."""
+
+from tenantry.domain.scim.controller import ScimController, ScimGroupController, ScimUserController
+from tenantry.domain.scim.models import DirectoryGroup, DirectoryUser
+from tenantry.kernel.feature import Feature, Permission
+
+FEATURE = Feature(
+    name="scim",
+    controllers=(ScimController, ScimUserController, ScimGroupController),
+    models=(DirectoryUser, DirectoryGroup),
+    permissions=(
+        # The owners' alone to give: by it a directory shuts out whomever it likes, administrators included.
+        Permission("scim:manage", "Provision people and teams from a directory, by SCIM.", roles=()),
+    ),
+)
