@@ -12,16 +12,21 @@ from litestar.di import Provide
 from sqlalchemy import text
 
 from tenantry import __version__
+from tenantry.domain.identity.address_changes.service import EmailChanges
 from tenantry.domain.identity.api_keys.last_use import LastUses
 from tenantry.domain.identity.api_keys.principal import load_principal
 from tenantry.domain.identity.invitations.service import Invitations
+from tenantry.domain.identity.passwords.changing import PasswordChanges
 from tenantry.domain.identity.passwords.service import PasswordResets
+from tenantry.domain.identity.sessions.confirmation import PasswordCheck
 from tenantry.domain.identity.sessions.guessing import LoginGuard
 from tenantry.domain.identity.sessions.last_use import session_uses
 from tenantry.domain.identity.sessions.service import Authenticator
 from tenantry.domain.identity.sessions.throttle import LoginThrottle
+from tenantry.domain.identity.sign_up.service import SignUps
 from tenantry.domain.identity.sso.discovery import Providers
 from tenantry.domain.identity.sso.flow import SingleSignOn
+from tenantry.domain.identity.verification.service import EmailVerifications
 from tenantry.domain.notifications.listeners import Listeners
 from tenantry.domain.notifications.stream import NotificationStreams
 from tenantry.domain.roles.catalogue import PermissionCatalogue
@@ -101,6 +106,27 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
     )
 
     sso_providers = Providers(settings)
+    password_check = PasswordCheck(
+        database=database,
+        hasher=hasher,
+        throttle=LoginThrottle(
+            redis,
+            failures=settings.login_failures,
+            window=settings.login_window,
+            what="password-check",
+            refusal="Too many wrong passwords were given for this account.",
+        ),
+    )
+
+    def mail_throttle(what: str) -> LoginThrottle:
+        return LoginThrottle(
+            redis,
+            failures=settings.account_mails,
+            window=86_400,
+            what=what,
+            refusal="Enough was mailed to this address today.",
+        )
+
     listeners = Listeners(
         redis,
         registry,
@@ -207,6 +233,41 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
                 authenticator=authenticator,
                 hasher=hasher,
                 settings=settings,
+                vault=vault,
+            ),
+            "email_verifications": EmailVerifications(
+                database=database,
+                registry=registry,
+                settings=settings,
+                vault=vault,
+                throttle=mail_throttle("email-verification"),
+            ),
+            "password_changes": PasswordChanges(
+                database=database, hasher=hasher, settings=settings, password_check=password_check
+            ),
+            "email_changes": EmailChanges(
+                database=database,
+                registry=registry,
+                settings=settings,
+                vault=vault,
+                password_check=password_check,
+                throttle=mail_throttle("email-change"),
+            ),
+            "sign_ups": SignUps(
+                database=database,
+                registry=registry,
+                authenticator=authenticator,
+                hasher=hasher,
+                settings=settings,
+                vault=vault,
+                throttle=mail_throttle("sign-up"),
+                organization_throttle=LoginThrottle(
+                    redis,
+                    failures=settings.sign_up_requests,
+                    window=3600,
+                    what="sign-ups",
+                    refusal="Too many people ask to sign up to this organization.",
+                ),
             ),
             "invitation_throttle": LoginThrottle(
                 redis,

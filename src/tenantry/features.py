@@ -8,7 +8,20 @@ from tenantry import mail
 from tenantry.domain import audit as trail
 from tenantry.domain import jobs as own_jobs
 from tenantry.domain import notifications, organization, roles, scim, tags, team_invitations, teams, webhooks
-from tenantry.domain.identity import api_keys, invitations, passwords, people, service_accounts, sessions, sso, users
+from tenantry.domain.identity import (
+    account_policy,
+    address_changes,
+    api_keys,
+    invitations,
+    passwords,
+    people,
+    service_accounts,
+    sessions,
+    sign_up,
+    sso,
+    users,
+    verification,
+)
 from tenantry.events.definition import EventCatalogue, use_catalogue
 from tenantry.kernel.personal import PersonalCatalogue, use_personal
 from tenantry.mail.definition import MailCatalogue, use_mails
@@ -56,6 +69,10 @@ DOMAIN_FEATURES: tuple[Feature, ...] = (
     invitations.FEATURE,
     passwords.FEATURE,
     sso.FEATURE,
+    account_policy.FEATURE,
+    verification.FEATURE,
+    address_changes.FEATURE,
+    sign_up.FEATURE,
     tags.FEATURE,
     teams.FEATURE,
     team_invitations.FEATURE,

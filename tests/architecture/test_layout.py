@@ -18,9 +18,11 @@ SOMETIMES = frozenset({"jobs.py", "handlers.py", "mails.py", "providers.py", "qu
 
 PECULIAR = {
     "domain/audit": {"chain.py"},
+    "domain/identity/account_policy": {"mail_providers.py"},
     "domain/identity/api_keys": {"last_use.py", "manage_controller.py", "principal.py"},
+    "domain/identity/passwords": {"changing.py"},
     "domain/identity/people": {"copies.py"},
-    "domain/identity/sessions": {"throttle.py"},
+    "domain/identity/sessions": {"confirmation.py", "throttle.py"},
     "domain/identity/sso": {"discovery.py", "flow.py", "login_controller.py", "people.py", "verification.py"},
     "domain/identity/users": {"authority.py"},
     "domain/notifications": {"listeners.py", "stream.py"},

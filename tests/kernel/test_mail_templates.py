@@ -18,7 +18,18 @@ from tenantry.kernel.mail.message import build_message, one_line
 TEMPLATES = Templates(MAILS.folders)
 ACME = Branding("Acme")
 LINK = "https://app.example/accept#token=inv_0_0"
-GIVEN: dict[str, Any] = {"email": "ann@people.example", "name": "Ann", "link": LINK, "days": 7, "minutes": 60}
+GIVEN: dict[str, Any] = {
+    "email": "ann@people.example",
+    "name": "Ann",
+    "link": LINK,
+    "days": 7,
+    "minutes": 60,
+    "hours": 24,
+    "has_password": True,
+    "old_email": "ann@people.example",
+    "new_email": "ann@elsewhere.example",
+    "cancel": "https://app.example/cancel#token=inv_0_1",
+}
 
 
 def given_to(name: str) -> dict[str, Any]:

@@ -157,19 +157,30 @@ def test_the_routes_that_find_their_tenant_themselves_are_those_that_are_tested_
         *("POST /api/auth/login", "POST /api/auth/refresh", "POST /api/auth/invitations/accept"),
         *("POST /api/auth/team-invitations/accept", "POST /api/auth/team-invitations/decline"),
         *("POST /api/auth/password-reset", "POST /api/auth/password-reset/confirm"),
+        *("POST /api/auth/verify-email/request", "POST /api/auth/verify-email"),
+        *("POST /api/auth/email-change/confirm", "POST /api/auth/email-change/cancel"),
+        *("POST /api/auth/sign-up", "POST /api/auth/sign-up/accept"),
     }
 
 
 @pytest.mark.parametrize("email", ["owner", "nobody"])
-async def test_a_password_reset_is_refused_whether_or_not_there_is_an_account(
+async def test_what_is_asked_for_by_mail_is_refused_whether_or_not_there_is_an_account(
     world: World, ledger: Ledger, acme: TenantHandle, email: str
 ) -> None:
     await ledger.put(acme, AHEAD)
+    asked = {"tenant": acme.slug, "email": f"{email}@{acme.slug}.example"}
+    token = f"{acme.tenant_id.hex}_{'0' * 64}"
     for path, body in (
-        ("", {"tenant": acme.slug, "email": f"{email}@{acme.slug}.example"}),
-        ("/confirm", {"token": f"pwr_{acme.tenant_id.hex}_{'0' * 64}", "password": PASSWORD}),
+        ("password-reset", asked),
+        ("password-reset/confirm", {"token": f"pwr_{token}", "password": PASSWORD}),
+        ("verify-email/request", asked),
+        ("verify-email", {"token": f"emv_{token}"}),
+        ("email-change/confirm", {"token": f"emc_{token}"}),
+        ("email-change/cancel", {"token": f"emc_{token}"}),
+        ("sign-up", asked),
+        ("sign-up/accept", {"token": f"sup_{token}", "password": PASSWORD}),
     ):
-        answer = await world.http.post(f"/api/auth/password-reset{path}", json=body)
+        answer = await world.http.post(f"/api/auth/{path}", json=body)
         _is_refused(answer, AHEAD, OLDEST_SERVED, served_range().newest)
 
 

@@ -51,7 +51,7 @@ def create(email: str, role: str, password_stdin: bool, as_json: bool, quiet: bo
     if not password_stdin and not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask for the password: give --password-stdin.")
     data = checked(OperatorLoginPayload, email=email, password=read_secret("The operator's password", confirm=True))
-    check_new_password(settings, data.password, email=data.email)
+    check_new_password(settings, data.password, email=data.email, organization=())
 
     async def work() -> OperatorRead:
         async with control_plane() as control:

@@ -101,6 +101,11 @@ class TenantContext:
     def is_active(self) -> bool:
         return self.status == "active"
 
+    @property
+    def words(self) -> tuple[str, str]:
+        """What its people would think of first, for a password say."""
+        return self.name, self.slug
+
     def scope(self, *, read_only: bool) -> Scope:
         return self.read_scope if read_only else self.write_scope
 

@@ -51,6 +51,7 @@ __all__ = (
     "bearer_token",
     "is_safe",
     "keep_request_transaction",
+    "own_tenant",
     "provide_connection",
     "provide_session",
     "request_transaction",
@@ -168,6 +169,18 @@ def tenant_request(connection: Any) -> TenantRequest:
     if not isinstance(found, TenantRequest):
         raise ImproperlyConfiguredException("the route is not behind TenantMiddleware")
     return found
+
+
+def own_tenant(connection: Any) -> TenantContext:
+    """The tenant whose token was sent.
+
+    Raises:
+        NotAuthenticatedException: none was: the route is public.
+    """
+    tenant = tenant_request(connection).tenant
+    if tenant is None:
+        raise NotAuthenticatedException
+    return tenant
 
 
 def request_transaction(connection: Any) -> RequestTransaction:

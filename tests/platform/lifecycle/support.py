@@ -110,6 +110,8 @@ async def found(api: World, slug: str, *, teams: int = 2) -> Inhabited:
     wanted = {"items": [{"kind": "user.created", "inApp": True}]}
     chosen = await owner.request("PUT", "/api/notifications/preferences", json=wanted)
     assert chosen.status_code == 200, chosen.text
+    policy = await owner.patch("/api/organization/account-policy", json={"domains": [f"{slug}.example"]})
+    assert policy.status_code == 200, policy.text
     # Nobody listens there: a ping is tried once.
     hook = await owner.post("/api/webhooks", json={"url": "http://127.0.0.1:9/", "events": ["webhook.pinged"]})
     assert hook.status_code == 201, hook.text

@@ -33,6 +33,7 @@ from tests.world import PASSWORD, Caller, World
 SECRET = {
     *("api_key", "user_session", "spent_refresh_token", "invitation", "password_reset", "team_invitation"),
     *("sso_connection", "sso_domain", "sso_grant", "sso_identity", "sso_login"),
+    *("email_change", "email_verification", "sign_up"),
     *("webhook_endpoint", "webhook_delivery", "webhook_attempt"),
     *("known_device", "login_attempt"),
 }

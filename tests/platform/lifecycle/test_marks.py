@@ -10,6 +10,8 @@ from sqlalchemy.dialects.postgresql import INET, JSON, JSONB
 from tenantry.features import TENANT_METADATA
 
 KEPT = {
+    "account_policy.domains": "of organizations, not of people",
+    "account_policy.sign_up": "one of three words",
     "audit_event.actor": "an id, or one of our words",
     "audit_event.name": "an event's",
     "audit_event.payload": "ids, numbers and our own words: an event that could say more is refused",

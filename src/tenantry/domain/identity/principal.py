@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from tenantry.tenancy.guards import principal_of
 from tenantry.tenancy.request import TenantRequest
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tenantry.tenancy.noting import NotedUses
     from tenantry.tenancy.request import RequestTransaction
 
-__all__ = ("UserPrincipal", "load_user_principal")
+__all__ = ("UserPrincipal", "load_user_principal", "own_session")
 
 # On the driver, not the ORM: it runs in every request. The session and the account are looked at each time, so that
 # log-out, revocation and deactivation count at once, in every process, without a cache that could be stale.
@@ -50,6 +51,13 @@ class UserPrincipal:
     @property
     def user_id(self) -> UUID:
         return self.id
+
+
+def own_session(connection: ASGIConnection[Any, Any, Any, Any]) -> UserPrincipal:
+    """The caller with the session that they ask by, on a route that is for people (`any_user`, `requires_person`)."""
+    principal = principal_of(connection)
+    assert isinstance(principal, UserPrincipal)  # noqa: S101 - what the tenants' plane loads for a person
+    return principal
 
 
 async def load_user_principal(

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Select, func, select
 
+from tenantry.domain.identity.account_policy.service import EMAIL_UNVERIFIED, is_refused
 from tenantry.domain.identity.enforcement import require_password_allowed
 from tenantry.domain.identity.invitations.service import INVITATION_INVALID, inviting_tenant
 from tenantry.domain.identity.users.providers import provide_users
+from tenantry.domain.identity.verification.service import send_verification
 from tenantry.domain.roles.models import Role
 from tenantry.domain.team_invitations.models import TeamInvitation
 from tenantry.domain.team_invitations.service import is_vouched_for, record_made
 from tenantry.domain.teams.service import provide_members
-from tenantry.events.record import record_event, user_actor
-from tenantry.kernel.errors import ClientException
+from tenantry.events.record import SYSTEM, record_event, user_actor
+from tenantry.kernel.errors import ClientException, PermissionDeniedException
 from tenantry.kernel.security import TEAM_INVITATION, PasswordHasher
 from tenantry.kernel.security.policy import check_new_password
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from tenantry.domain.identity.users.service import UserService
     from tenantry.domain.roles.catalogue import PermissionCatalogue
     from tenantry.domain.teams.service import TeamMemberService
+    from tenantry.kernel.security import Vault
     from tenantry.kernel.settings import Settings
     from tenantry.tenancy.context import TenantContext
     from tenantry.tenancy.database import Database
@@ -45,12 +48,14 @@ class TeamInvitations:
         authenticator: Authenticator,
         hasher: PasswordHasher,
         settings: Settings,
+        vault: Vault,
     ) -> None:
         self._database = database
         self._registry = registry
         self._authenticator = authenticator
         self._hasher = hasher
         self._settings = settings
+        self._vault = vault
 
     async def accept(
         self,
@@ -69,7 +74,7 @@ class TeamInvitations:
         Raises:
             ClientException: the invitation is not valid, or whoever made it could not make it any more.
             PermissionDeniedException: the organization is suspended, archived or gone, or wants its people to sign in
-                by a provider.
+                by a provider; or the account is made, and its address has to be confirmed before it is let in.
             UnavailableException: it is still being made, or at a revision that this release does not serve.
             ValidationFailedException: the password is too weak.
             advanced_alchemy.exceptions.DuplicateKeyError: the address has got an account meanwhile.
@@ -78,7 +83,7 @@ class TeamInvitations:
         async with self._database.transaction(tenant.read_scope) as transaction:
             email = (await _found(transaction.session, _valid(digest))).email
             await require_password_allowed(transaction.session, tenant, email, None)
-        check_new_password(self._settings, password, email=email, name=name)
+        check_new_password(self._settings, password, email=email, organization=tenant.words, name=name)
         hashed = await self._hasher.hash(password)
         async with self._database.transaction(tenant.write_scope) as transaction:
             session = transaction.session
@@ -97,7 +102,16 @@ class TeamInvitations:
             invitation.user_id = user.id
             await session.flush()
             await record_made(session, "accepted", invitation, actor=user_actor(user.id))
-            return await self._authenticator.open_session(session, tenant, user.id, user_agent=user_agent)
+            if not await is_refused(session, user.id):
+                return await self._authenticator.open_session(session, tenant, user.id, user_agent=user_agent)
+            # The account stays, and waits for its address to be confirmed.
+            await send_verification(
+                session, tenant, user.id, user.email, settings=self._settings, vault=self._vault, actor=SYSTEM
+            )
+        raise PermissionDeniedException(
+            "The account is made. Confirm its e-mail address, by the link that was mailed to it, and log in.",
+            problem=EMAIL_UNVERIFIED,
+        )
 
     async def decline(self, token: str, *, host_tenant: str | None) -> None:
         """Stay out, without an account.

@@ -17,9 +17,12 @@ from uuid import UUID
 __all__ = (
     "API_KEY",
     "DEVICE",
+    "EMAIL_CHANGE",
+    "EMAIL_VERIFICATION",
     "INVITATION",
     "PASSWORD_RESET",
     "REFRESH",
+    "SIGN_UP",
     "SSO_CODE",
     "SSO_STATE",
     "TEAM_INVITATION",
@@ -33,6 +36,9 @@ REFRESH = "rt"
 INVITATION = "inv"
 TEAM_INVITATION = "tinv"
 PASSWORD_RESET = "pwr"  # noqa: S105 - a kind of credential, and none itself
+EMAIL_VERIFICATION = "emv"
+EMAIL_CHANGE = "emc"
+SIGN_UP = "sup"
 API_KEY = "key"
 DEVICE = "dev"
 SSO_STATE = "sst"

@@ -87,6 +87,13 @@ class Passwords(BaseModel):
         description="Shortest password; NIST SP 800-63B-4 asks for 15 where it is the only factor.",
         unit="characters",
     )
+    password_max_length: int = whole(
+        1024,
+        least=64,
+        most=1024,
+        description="Longest password; NIST SP 800-63B-4 asks for 64 or more.",
+        unit="characters",
+    )
     password_hash_time_cost: int = whole(
         2, least=1, most=64, description="argon2id passes; OWASP: 2 with 19456 KiB, 1 with 47104 KiB.", unit="passes"
     )

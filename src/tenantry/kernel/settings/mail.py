@@ -61,6 +61,34 @@ class Mail(BaseModel):
         description="Password resets that one account may ask for in password_reset_ttl.",
         unit="requests",
     )
+    email_verification_ttl: int = whole(
+        86_400,
+        least=60,
+        most=2_592_000,
+        description="How long a link that confirms an address is good.",
+        unit="seconds",
+    )
+    email_change_ttl: int = whole(
+        86_400,
+        least=60,
+        most=2_592_000,
+        description="How long both links of a change of address are good.",
+        unit="seconds",
+    )
+    sign_up_ttl: int = whole(
+        86_400, least=60, most=2_592_000, description="How long the link of a sign-up is good.", unit="seconds"
+    )
+    sign_up_requests: int = whole(
+        200, least=1, most=100_000, description="Sign-ups to one organization in an hour.", unit="requests"
+    )
+    account_mails: int = whole(
+        5,
+        least=1,
+        most=1000,
+        description="Mails to one address in a day of each kind that anybody can ask for: to confirm it, to move an "
+        "account to it, to sign up with it.",
+        unit="mails",
+    )
     invitation_mails: int = whole(
         10, least=1, most=1000, description="Invitations mailed to one address in a day.", unit="mails"
     )

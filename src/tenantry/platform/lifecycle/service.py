@@ -313,6 +313,7 @@ class Lifecycle:
             self._settings,
             new.owner_password,
             email=new.owner_email or "",
+            organization=(new.name or "", new.slug),
             name=new.owner_name,
             field="ownerPassword",
         )

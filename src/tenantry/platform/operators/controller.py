@@ -90,7 +90,7 @@ class OperatorController(Controller):
     ) -> OperatorRead:
         """Give somebody access to the control plane, with a role."""
         state = request.app.state
-        check_new_password(state.settings, data.password, email=data.email, name=data.name)
+        check_new_password(state.settings, data.password, email=data.email, organization=(), name=data.name)
         # Hashing takes a tenth of a second: no connection is held meanwhile.
         transaction = request_transaction(request)
         await transaction.pause()

@@ -129,7 +129,12 @@ class TenantCreator:
         hashed: str | None = None
         if owner_password is not None:
             check_new_password(
-                self._settings, owner_password, email=owner_email, name=owner_name, field="ownerPassword"
+                self._settings,
+                owner_password,
+                email=owner_email,
+                organization=(name, slug),
+                name=owner_name,
+                field="ownerPassword",
             )
             hashed = await self._hasher.hash(owner_password)
         operation: Operation | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint
+from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from tenantry.domain.identity.users.models import User
@@ -25,5 +25,7 @@ class Invitation(TenantBase):
     """SHA-256 of the credential."""
     expires_at: Mapped[datetime.datetime]
     accepted_at: Mapped[datetime.datetime | None]
+    is_mailed: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Else it was shown to somebody who handed it on, and who comes with it need not read mail at the address."""
 
     user: Mapped[User] = relationship(lazy="raise", viewonly=True)

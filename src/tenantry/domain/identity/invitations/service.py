@@ -75,7 +75,9 @@ class InvitationService(Service[Invitation]):
             VaultError: the vault cannot be opened.
         """
         token, digest = Credential.new(INVITATION, tenant.id)
-        made = await self.create({"user_id": user_id, "digest": digest, "expires_at": _expiry(settings)})
+        made = await self.create(
+            {"user_id": user_id, "digest": digest, "expires_at": _expiry(settings), "is_mailed": True}
+        )
         await self._tell("invitation.created", made)
         await INVITATION_MAIL.send(self.repository.session, about=made.id, secret=token, vault=vault)
         return await self.open_one(made.id)
@@ -122,6 +124,7 @@ class InvitationService(Service[Invitation]):
         """
         token, invitation.digest = Credential.new(INVITATION, tenant.id)
         invitation.expires_at = _expiry(settings)
+        invitation.is_mailed = True
         await self.flush()
         await self._tell("invitation.resent", invitation)
         await INVITATION_MAIL.send(self.repository.session, about=invitation.id, secret=token, vault=vault)
@@ -204,7 +207,7 @@ class Invitations:
         """
         tenant, digest = await inviting_tenant(self._registry, token, INVITATION, host_tenant=host_tenant)
         invited = await self._invited(tenant, digest)
-        check_new_password(self._settings, password, email=invited.email, name=name)
+        check_new_password(self._settings, password, email=invited.email, organization=tenant.words, name=name)
         hashed = await self._hasher.hash(password)
         async with self._database.transaction(tenant.write_scope) as transaction:
             session = transaction.session
@@ -216,8 +219,11 @@ class Invitations:
             user = await session.get_one(User, invitation.user_id)
             user.hashed_password = hashed
             user.name = name or user.name
-            # Whoever holds the invitation has read mail at the address, or was handed it by the operator.
-            user.is_verified, user.verified_at, user.last_login_at = True, now, now
+            user.last_login_at = now
+            if invitation.is_mailed:
+                # Whoever holds the invitation has read mail at the address. One that was shown to an operator says
+                # nothing of who has got it from there.
+                user.is_verified, user.verified_at = True, now
             await session.flush()
             await record_event(
                 session,

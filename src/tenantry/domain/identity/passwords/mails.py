@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
     from tenantry.mail.definition import Occasion
 
-__all__ = ("PASSWORD_CHANGED_MAIL", "PASSWORD_RESET_MAIL", "PasswordChangedText", "PasswordResetText")
+__all__ = (
+    "PASSWORD_CHANGED_MAIL",
+    "PASSWORD_REPLACED_MAIL",
+    "PASSWORD_RESET_MAIL",
+    "PasswordChangedText",
+    "PasswordResetText",
+)
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PAGE = "reset-password"
@@ -34,7 +40,7 @@ class PasswordResetText(msgspec.Struct):
 
 
 class PasswordChangedText(msgspec.Struct):
-    """Of the templates `password_changed`."""
+    """Of the templates `password_changed`, after a reset, and `password_replaced`, by somebody who knew the old one."""
 
     email: str
 
@@ -67,3 +73,6 @@ async def _compose_changed(session: AsyncSession, occasion: Occasion) -> Letter:
 
 PASSWORD_RESET_MAIL = Mail("password_reset", text=PasswordResetText, compose=_compose_reset, folder=_TEMPLATES)
 PASSWORD_CHANGED_MAIL = Mail("password_changed", text=PasswordChangedText, compose=_compose_changed, folder=_TEMPLATES)
+PASSWORD_REPLACED_MAIL = Mail(
+    "password_replaced", text=PasswordChangedText, compose=_compose_changed, folder=_TEMPLATES
+)

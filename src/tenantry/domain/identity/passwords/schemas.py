@@ -10,7 +10,12 @@ from msgspec import Meta
 
 from tenantry.kernel.schema import BaseStruct, Email, Password, Slug
 
-__all__ = ("PasswordResetConfirm", "PasswordResetCopy", "PasswordResetRequest")
+__all__ = ("PasswordChange", "PasswordResetConfirm", "PasswordResetCopy", "PasswordResetRequest")
+
+
+class PasswordChange(BaseStruct):
+    old_password: Password
+    new_password: Password
 
 
 class PasswordResetRequest(BaseStruct):

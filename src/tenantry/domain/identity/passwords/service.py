@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
-import math
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Select, func, select, update
 
 from tenantry.domain.identity.enforcement import require_password_allowed, sso_refusal
+from tenantry.domain.identity.links import find_tenant, paced, tenant_of_link
 from tenantry.domain.identity.passwords.mails import PASSWORD_CHANGED_MAIL, PASSWORD_RESET_MAIL
 from tenantry.domain.identity.passwords.models import PasswordReset
 from tenantry.domain.identity.sessions.models import UserSession
@@ -17,10 +16,9 @@ from tenantry.domain.identity.users.models import User
 from tenantry.events.record import SYSTEM, record_event, user_actor
 from tenantry.kernel.errors import ClientException, PermissionDeniedException, define_problem
 from tenantry.kernel.schema import normalize_email
-from tenantry.kernel.security import PASSWORD_RESET, Credential, InvalidCredential
+from tenantry.kernel.security import PASSWORD_RESET, Credential
 from tenantry.kernel.security.policy import check_new_password
 from tenantry.mail.definition import require_mail
-from tenantry.tenancy.request import require_active, require_served
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from tenantry.domain.identity.sessions.throttle import LoginThrottle
-    from tenantry.kernel.security import ParsedCredential, PasswordHasher, Vault
+    from tenantry.kernel.security import PasswordHasher, Vault
     from tenantry.kernel.settings import Settings
     from tenantry.tenancy.context import TenantContext
     from tenantry.tenancy.database import Database
@@ -46,9 +44,6 @@ PASSWORD_RESET_INVALID = define_problem(
 _BY_PROVIDER = (
     "People of this e-mail domain sign in by the organization's provider. Its owners are mailed a link all the same."
 )
-_PACE = 0.25
-"""Seconds. A mail that is written down takes a few milliseconds that no mail does not; answers leave at full quarters
-of a second, and do not tell."""
 
 
 class PasswordResets:
@@ -85,19 +80,15 @@ class PasswordResets:
                 serve.
             TooManyRequestsException: too many were asked for of this account, whether or not there is one.
         """
-        begun = asyncio.get_running_loop().time()
-        require_mail(self._settings)
-        email = normalize_email(email)
-        tenant = await self._registry.find_slug(slug)
-        if tenant is not None and not tenant.is_active:
-            tenant = None
-        if tenant is not None:
-            require_served(tenant)
-        await self._throttle.check(tenant, slug, email)
-        await self._throttle.failed(tenant, slug, email)
-        refusal = await self._write(tenant, email) if tenant is not None else None
-        spent = asyncio.get_running_loop().time() - begun
-        await asyncio.sleep(math.ceil(spent / _PACE) * _PACE - spent)
+        refusal = None
+        async with paced():
+            require_mail(self._settings)
+            email = normalize_email(email)
+            tenant = await find_tenant(self._registry, slug)
+            await self._throttle.check(tenant, slug, email)
+            await self._throttle.failed(tenant, slug, email)
+            if tenant is not None:
+                refusal = await self._write(tenant, email)
         if refusal is not None:
             raise refusal
 
@@ -148,24 +139,19 @@ class PasswordResets:
             UnavailableException: it is at a revision that this release does not serve.
             ValidationFailedException: the password is too weak; the token stays good.
         """
-        try:
-            parsed = Credential.parse(token, PASSWORD_RESET)
-        except InvalidCredential as error:
-            raise ClientException(problem=PASSWORD_RESET_INVALID) from error
-        tenant = self._registry.by_id(parsed.tenant_id)
-        if tenant is None or (host_tenant is not None and host_tenant != tenant.slug):
-            raise ClientException(problem=PASSWORD_RESET_INVALID)
-        require_active(tenant)
+        tenant, digest = tenant_of_link(
+            self._registry, token, PASSWORD_RESET, host_tenant=host_tenant, problem=PASSWORD_RESET_INVALID
+        )
         async with self._database.transaction(tenant.read_scope) as transaction:
-            owner = await self._owner(transaction.session, parsed)
+            owner = await self._owner(transaction.session, digest)
             await require_password_allowed(transaction.session, tenant, owner.email, owner.id)
-        check_new_password(self._settings, password, email=owner.email, name=owner.name)
+        check_new_password(self._settings, password, email=owner.email, organization=tenant.words, name=owner.name)
         hashed = await self._hasher.hash(password)
         async with self._database.transaction(tenant.write_scope) as transaction:
             session = transaction.session
             # The account's row is the lock: of two that come with two links, one finds its own used.
             await session.scalar(select(User.id).where(User.id == owner.id).with_for_update())
-            await self._owner(session, parsed)
+            await self._owner(session, digest)
             await self._replace(session, owner.id, hashed)
         await self._log_ins.succeeded(tenant, tenant.slug, owner.email)
 
@@ -192,8 +178,8 @@ class PasswordResets:
             await PASSWORD_CHANGED_MAIL.send(session, about=user_id)
 
     @staticmethod
-    async def _owner(session: AsyncSession, parsed: ParsedCredential) -> User:
-        user = await session.scalar(_valid(parsed.digest))
+    async def _owner(session: AsyncSession, digest: bytes) -> User:
+        user = await session.scalar(_valid(digest))
         if user is None:
             raise ClientException(problem=PASSWORD_RESET_INVALID)
         return user

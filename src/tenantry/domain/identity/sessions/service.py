@@ -14,10 +14,11 @@ from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
 from uuid_utils.compat import uuid7
 
+from tenantry.domain.identity.account_policy.service import require_verified
+from tenantry.domain.identity.enforcement import require_password_allowed
 from tenantry.domain.identity.sessions.client import LONGEST, Client
 from tenantry.domain.identity.sessions.devices import device_digest, find_device, recognize
 from tenantry.domain.identity.sessions.mails import NEW_DEVICE_MAIL, SESSION_STOLEN_MAIL
-from tenantry.domain.identity.enforcement import require_password_allowed
 from tenantry.domain.identity.sessions.models import SpentRefreshToken, UserSession
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.service import UserService
@@ -154,8 +155,8 @@ class Authenticator:
 
         Raises:
             NotAuthenticatedException: any of these.
-            PermissionDeniedException: right, but the organization is suspended, or wants its people to sign in by a
-                provider.
+            PermissionDeniedException: right, but the organization is suspended, asks for a confirmed address, or wants
+                its people to sign in by a provider.
             UnavailableException: the organization is at a revision that this release does not serve.
             TooManyRequestsException: too many have failed on this account, or from the client's address.
         """
@@ -294,7 +295,11 @@ class Authenticator:
 
         Somebody who has logged in before, on other devices, is told of this one by mail. `client` says more of it than
         `user_agent`, which is then not read.
+
+        Raises:
+            PermissionDeniedException: their address is not confirmed, and the organization asks for it.
         """
+        await require_verified(session, user_id)
         now = datetime.datetime.now(datetime.UTC)
         client = client or Client(user_agent)
         device = await recognize(session, tenant, user_id, client)

@@ -29,7 +29,7 @@ from tenantry.kernel.schema import Page, Slug, changes
 from tenantry.kernel.security.policy import check_new_password
 from tenantry.kernel.service import Injected, ListQuery, create_list_query
 from tenantry.tenancy.guards import acting_user_id, principal_of, requires_permission, requires_person
-from tenantry.tenancy.request import request_transaction
+from tenantry.tenancy.request import own_tenant, request_transaction
 
 __all__ = ("UserController", "read_user")
 
@@ -93,7 +93,13 @@ class UserController(Controller):
         """Make an account with a password and roles. Only an owner makes an owner."""
         catalogue: PermissionCatalogue = request.app.state.permissions
         require_may_grant(principal_of(request), await users.roles_by_slug(data.roles), catalogue)
-        check_new_password(request.app.state.settings, data.password, email=data.email, name=data.name)
+        check_new_password(
+            request.app.state.settings,
+            data.password,
+            email=data.email,
+            organization=own_tenant(request).words,
+            name=data.name,
+        )
         # No connection is held while the password is hashed: the pool is everybody's.
         transaction = request_transaction(request)
         await transaction.pause()

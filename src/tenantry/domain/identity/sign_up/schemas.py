@@ -1,0 +1,21 @@
+"""Signing up, on the wire."""
+
+from __future__ import annotations
+
+from tenantry.domain.identity.verification.schemas import LinkToken
+from tenantry.kernel.schema import BaseStruct, Email, Password, ShortText, Slug
+
+__all__ = ("SignUpAccept", "SignUpRequest")
+
+
+class SignUpRequest(BaseStruct):
+    email: Email
+    tenant: Slug | None = None
+    """The organization's slug; may be left out where the host names it."""
+
+
+class SignUpAccept(BaseStruct):
+    token: LinkToken
+    """From the link: what follows `#token=`."""
+    password: Password
+    name: ShortText | None = None
