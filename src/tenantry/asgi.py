@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from functools import cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from litestar import Litestar, Router
+from litestar import Litestar, Request, Router
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from sqlalchemy import text
 
 from tenantry import __version__
+from tenantry.domain.dashboard.service import Dashboards
+from tenantry.domain.idempotency.service import IdempotencyKeys, Replay, replay_answer
 from tenantry.domain.identity.address_changes.service import EmailChanges
 from tenantry.domain.identity.api_keys.last_use import LastUses
 from tenantry.domain.identity.api_keys.principal import load_principal
@@ -54,9 +56,11 @@ from tenantry.platform.operators.service import OperatorAuthenticator
 from tenantry.platform.rollouts.events import RolloutEvents
 from tenantry.platform.tenants.creation import TenantCreator
 from tenantry.tenancy.context import control_scope
+from tenantry.tenancy.declared import Declared, begin_declared, declare_routes, describe_declared
 from tenantry.tenancy.guards import requires_active_user
+from tenantry.tenancy.parallel import ParallelReads
 from tenantry.tenancy.registry import TenantRegistry
-from tenantry.tenancy.request import HostNames, TenantMiddleware, provide_session
+from tenantry.tenancy.request import HostNames, TenantMiddleware, provide_session, tenant_request
 from tenantry.tenancy.wiring import create_database, create_hasher, open_vault, required, scope_times
 
 if TYPE_CHECKING:
@@ -67,6 +71,10 @@ if TYPE_CHECKING:
     from tenantry.tenancy.database import Database
 
 __all__ = ("create_app", "create_asgi", "serve_app")
+
+
+_EXPOSED = ("ETag", "Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
+"""Headers of answers that pages of other origins may read; of themselves browsers would show none of these."""
 
 
 def create_app(settings: Settings, *, database: Database | None = None) -> Litestar:
@@ -171,12 +179,19 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
             app, database=database, tokens=tokens, read_scope=control_read, write_scope=control_write
         )
 
+    keys = IdempotencyKeys(vault, ttl=settings.idempotency_ttl)
+
+    async def before_request(request: Request[Any, Any, Any]) -> None:
+        await begin_declared(request, tenant_request(request), keys.claim)
+
     tenant_router = Router(
         "/api",
         route_handlers=[controller for feature in DOMAIN_FEATURES for controller in feature.controllers],
         middleware=[tenant_middleware],
         guards=[requires_active_user],
         opt={"load_principal": load_principal},
+        before_request=before_request,
+        exception_handlers={Replay: replay_answer},
         security=[{TENANT_TOKEN: []}],
     )
     platform_router = Router(
@@ -187,6 +202,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
         opt={"load_principal": load_operator_principal},
         security=[{OPERATOR_TOKEN: []}],
     )
+    declared: dict[str, Declared] = {}
     app = Litestar(
         route_handlers=[tenant_router, platform_router, live, ready, jwks],
         dependencies={"db_session": Provide(provide_session)},
@@ -195,6 +211,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
                 title="Tenantry",
                 version=__version__,
                 description="The multi-tenant backend: organizations under /api, operators under /platform.",
+                amend=lambda operation: describe_declared(declared, operation),
             )
         ],
         cors_config=_cors(settings),
@@ -202,6 +219,8 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
         logging_config=None,
         openapi_config=None,
     )
+    identifiers = {name: model for feature in DOMAIN_FEATURES for name, model in feature.identifiers.items()}
+    declared.update(declare_routes(app.routes, identifiers, below=f"{tenant_router.path}/"))
     # Not through the constructor, which copies what it is given in depth.
     app.state.update(
         {
@@ -220,6 +239,14 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
             "last_uses": LastUses(database),
             "session_uses": session_uses(database),
             "trusted_proxies": parse_networks(settings.trusted_proxies),
+            "dashboards": Dashboards(
+                DOMAIN_FEATURES,
+                ParallelReads(
+                    database,
+                    at_once=settings.database_parallel_reads,
+                    together=max(1, settings.database_pool_size // 2),
+                ),
+            ),
             "invitations": Invitations(
                 database=database,
                 registry=registry,
@@ -354,7 +381,11 @@ def _cors(settings: Settings) -> CORSConfig | None:
     if not settings.cors_origins:
         return None
     # Cookies for pages that were named, and for nobody where all are let in.
-    return CORSConfig(allow_origins=list(settings.cors_origins), allow_credentials=settings.cors_origins != ("*",))
+    return CORSConfig(
+        allow_origins=list(settings.cors_origins),
+        allow_credentials=settings.cors_origins != ("*",),
+        expose_headers=list(_EXPOSED),
+    )
 
 
 def create_asgi(settings: Settings, *, database: Database | None = None) -> ASGIApp:

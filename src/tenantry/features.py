@@ -6,8 +6,19 @@ from typing import TYPE_CHECKING
 
 from tenantry import mail
 from tenantry.domain import audit as trail
+from tenantry.domain import (
+    dashboard,
+    idempotency,
+    notifications,
+    organization,
+    roles,
+    scim,
+    tags,
+    team_invitations,
+    teams,
+    webhooks,
+)
 from tenantry.domain import jobs as own_jobs
-from tenantry.domain import notifications, organization, roles, scim, tags, team_invitations, teams, webhooks
 from tenantry.domain.identity import (
     account_policy,
     address_changes,
@@ -86,6 +97,8 @@ DOMAIN_FEATURES: tuple[Feature, ...] = (
     api_keys.FEATURE,
     people.FEATURE,
     scim.FEATURE,
+    idempotency.FEATURE,
+    dashboard.FEATURE,
 )
 """In the order in which their `seed` and then their `provision` hooks run: a hook may use the rows of those before."""
 

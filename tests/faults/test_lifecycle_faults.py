@@ -42,7 +42,7 @@ SECRET = {
     *("api_key", "user_session", "spent_refresh_token", "invitation", "password_reset", "team_invitation"),
     *("sso_connection", "sso_domain", "sso_grant", "sso_identity", "sso_login"),
     *("email_change", "email_verification", "sign_up"),
-    *("webhook_endpoint", "webhook_delivery", "webhook_attempt"),
+    *("webhook_endpoint", "webhook_delivery", "webhook_attempt", "idempotent_request"),
     *("known_device", "login_attempt"),
 }
 

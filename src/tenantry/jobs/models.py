@@ -35,6 +35,9 @@ class OutboxEntry(SharedBase):
         Index("ix_outbox_due_later", "due", postgresql_where=text("status = 'later'")),
         Index("ix_outbox_again_at_relayed", "again_at", postgresql_where=text("status = 'relayed'")),
         Index(
+            "ix_outbox_tenant_id_updated_at_dead", "tenant_id", "updated_at", postgresql_where=text("status = 'dead'")
+        ),
+        Index(
             "uq_outbox_key",
             "tenant_id",
             "name",

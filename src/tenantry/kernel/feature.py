@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tenantry.kernel.personal import EraseHook, LeaveHook
 
-__all__ = ("Feature", "Owner", "Permission", "ProvisionHook", "SeedHook", "UsageHook")
+__all__ = ("DashboardPart", "Feature", "Owner", "Permission", "ProvisionHook", "SeedHook", "UsageHook")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,25 @@ class Owner:
     invitation_ttl: int = 0
 
 
+DashboardRead = Callable[["AsyncSession", Any], Awaitable[Any]]
+
 ProvisionHook = Callable[["AsyncSession", Owner], Awaitable[None]]
 SeedHook = Callable[["AsyncSession"], Awaitable[None]]
 UsageHook = Callable[["AsyncSession"], Awaitable[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class DashboardPart:
+    """What people see of a feature when they come in: `GET /api/dashboard`.
+
+    `read` is given a session of its own, which only reads, and the caller (`tenantry.tenancy.guards.Principal`), and
+    returns a struct. Whoever does not hold `permission` does not get the part; None is for what is the caller's own.
+    """
+
+    name: str
+    """Of the field, in camelCase: `apiKeys`."""
+    read: DashboardRead
+    permission: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +108,5 @@ class Feature:
     """Hands over, or refuses, what would be nobody's when a user is shut out or erased; see the same."""
     erasing: EraseHook | None = None
     """Removes what is an erased person's and no foreign key finds; see the same."""
+    dashboard: tuple[DashboardPart, ...] = ()
+    """What people see of it when they come in."""

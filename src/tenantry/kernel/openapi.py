@@ -32,11 +32,13 @@ from tenantry.kernel.http.problem import PROBLEM_JSON, ErrorForm, error_form_of
 from tenantry.kernel.schema import END
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from litestar._openapi.schema_generation import SchemaCreator
     from litestar.openapi.spec import Schema
     from litestar.typing import FieldDefinition
+
+    Amend = Callable[[dict[str, Any]], None]
 
 __all__ = ("OPERATOR_TOKEN", "TENANT_TOKEN", "ClosedStructs", "finish", "openapi_config")
 
@@ -72,22 +74,33 @@ class ClosedStructs(OpenAPISchemaPlugin):
 class _Document(OpenAPI):
     """Litestar's document, finished when it is written out."""
 
+    amend: Amend | None = None
+
+    @property
+    def _exclude_fields(self) -> set[str]:
+        return {*super()._exclude_fields, "amend"}
+
     def to_schema(self) -> dict[str, Any]:
-        return finish(super().to_schema())
+        return finish(super().to_schema(), self.amend)
 
 
 @dataclass
 class _Config(OpenAPIConfig):
+    amend: Amend | None = None
+
     def to_openapi_schema(self) -> OpenAPI:
         document = super().to_openapi_schema()
-        return _Document(**{name: getattr(document, name) for name in document.__dataclass_fields__})
+        values = {name: getattr(document, name) for name in document.__dataclass_fields__}
+        return _Document(**values, amend=self.amend)
 
 
-def openapi_config(title: str, version: str, *, description: str | None = None) -> OpenAPIConfig:
+def openapi_config(
+    title: str, version: str, *, description: str | None = None, amend: Amend | None = None
+) -> OpenAPIConfig:
     """Configuration of the description: /schema (the page), /schema/openapi.json and /schema/openapi.yaml.
 
     Routers say who may call them: `security=[{TENANT_TOKEN: []}]` or `[{OPERATOR_TOKEN: []}]`; none means anybody.
-    Pass `ClosedStructs()` to the application's plugins as well.
+    Pass `ClosedStructs()` to the application's plugins as well. `amend` adds to operations what handlers do not say.
     """
     bearer = {
         TENANT_TOKEN: (
@@ -103,6 +116,7 @@ def openapi_config(title: str, version: str, *, description: str | None = None) 
         title=title,
         version=version,
         description=description,
+        amend=amend,
         use_handler_docstrings=True,
         components=Components(
             security_schemes={
@@ -210,8 +224,8 @@ def _asset(name: FromPath[str]) -> Response[bytes]:
     )
 
 
-def finish(document: dict[str, Any]) -> dict[str, Any]:
-    """Add to a document what holds for every operation. Changes and returns it."""
+def finish(document: dict[str, Any], amend: Amend | None = None) -> dict[str, Any]:
+    """Add to a document what holds for every operation, and to each what `amend` says. Changes and returns it."""
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     _tidy(document, {name: f"{found.group(1)}Page" for name in schemas if (found := _PAGE_NAME.match(name))})
@@ -225,6 +239,8 @@ def finish(document: dict[str, Any]) -> dict[str, Any]:
         forms[name] = form
         for method, operation in item.items():
             if method in _METHODS:
+                if amend is not None:
+                    amend(operation)
                 used |= {(name, status) for status in _add_problems(path, method, operation, form)}
     schemas.update((form.name, dict(form.schema)) for form in forms.values() if form is not None)
     components["responses"] = {
@@ -275,7 +291,11 @@ def _add_problems(path: str, method: str, operation: dict[str, Any], form: Error
         statuses.add(409)
     responses = operation.setdefault("responses", {})
     for status in [status for status in responses if status.isdigit() and int(status) >= 400]:
-        if (described := _litestars_own(responses[status])) is not None:
+        if responses[status] == {}:
+            # Somebody knows that it may be one of these, and leaves the description to us.
+            del responses[status]
+            statuses.add(int(status))
+        elif (described := _litestars_own(responses[status])) is not None:
             del responses[status]
             # Of itself Litestar documents a 400 wherever there are parameters; that is our 422.
             if described != "Validation Exception":

@@ -95,9 +95,18 @@ class Transaction:
         Raises:
             ScopeError: the transaction is not the control plane's, or the scope is no tenant's.
         """
+        await self.flush()
+        await self._driver.descend(scope)
+
+    async def flush(self) -> None:
+        """Write what the session holds, if there is one."""
         if self._session is not None:
             await self._session.flush()
-        await self._driver.descend(scope)
+
+    def forget(self) -> None:
+        """Detach what the session has loaded: what is read next is read from the database."""
+        if self._session is not None:
+            self._session.sync_session.expunge_all()
 
     async def commit(self) -> None:
         """Flush what the session holds and commit.
@@ -106,8 +115,7 @@ class Transaction:
         """
         if self._ended:
             raise RuntimeError("the transaction has ended")
-        if self._session is not None:
-            await self._session.flush()
+        await self.flush()
         self._ended = True
         await self._end("commit")
 
@@ -132,9 +140,8 @@ class Transaction:
         self._lease.end()
         driver, proxied = self._driver, self._proxied
         try:
-            if self._session is not None:
-                # Only detaches its objects: the connection and the transaction are ours, not the session's.
-                self._session.sync_session.expunge_all()
+            # Only detaches the session's objects: the connection and the transaction are ours, not the session's.
+            self.forget()
             if not self._ended and not failed and not driver.is_closed():
                 self._ended = True
                 await self._end("rollback")

@@ -33,12 +33,14 @@ from tenantry.kernel.security import (
 )
 from tenantry.tenancy.connection import ScopedConnection
 from tenantry.tenancy.database import Database, Transaction
+from tenantry.tenancy.declared import surround
 from tenantry.tenancy.release import served_range
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
     from tenantry.tenancy.context import TenantContext
+    from tenantry.tenancy.held import HeldAnswer
     from tenantry.tenancy.registry import TenantRegistry
     from tenantry.tenancy.scope import Scope as DatabaseScope
 
@@ -69,7 +71,17 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 class RequestTransaction:
     """At most one transaction per request, in one scope."""
 
-    __slots__ = ("_database", "_scope", "_transaction", "claims", "principal", "read_only")
+    __slots__ = (
+        "_database",
+        "_scope",
+        "_transaction",
+        "claims",
+        "is_held",
+        "is_reading_again",
+        "on_begin",
+        "principal",
+        "read_only",
+    )
 
     def __init__(self, database: Database, *, read_only: bool, claims: Claims | None = None) -> None:
         self._database = database
@@ -79,6 +91,12 @@ class RequestTransaction:
         self.claims = claims
         self.principal: Any = None
         """Who is asking, once a guard has looked them up."""
+        self.is_held = False
+        """Whether the commit waits for the answer: see `tenantry.tenancy.held`."""
+        self.is_reading_again = False
+        """Whether a condition is being looked at, whose lock must not be lost."""
+        self.on_begin: Callable[[], Awaitable[None]] | None = None
+        """What holds for this request's transaction and ends with it, as a lock does: done in every one it begins."""
 
     def enter(self, scope: DatabaseScope) -> None:
         """Fix the scope of this request's transaction; a request has one, for good."""
@@ -92,6 +110,8 @@ class RequestTransaction:
             if self._scope is None:
                 raise NotAuthenticatedException
             self._transaction = await self._database.begin(self._scope)
+            if self.on_begin is not None:
+                await self.on_begin()
         return self._transaction
 
     async def connection(self) -> ScopedConnection:
@@ -106,6 +126,8 @@ class RequestTransaction:
 
         Nothing may have been written yet: it would be rolled back.
         """
+        if self.is_reading_again:
+            raise RuntimeError("a resource that can be changed on a condition is read without a pause")
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
             await transaction.close()
@@ -117,9 +139,17 @@ class RequestTransaction:
         """
         transaction = self._transaction
         if transaction is not None:
+            if self.is_held:
+                await transaction.flush()
+                return
             if not self.read_only:
                 await transaction.commit()
             await self.close()
+
+    async def settle(self) -> None:
+        """Commit what was held back until the answer was there."""
+        self.is_held = False
+        await self.commit()
 
     async def close(self, *, failed: bool = False) -> None:
         """Roll back what was not committed; the transaction is over, and cannot be begun again."""
@@ -132,7 +162,7 @@ class RequestTransaction:
 class TenantRequest(RequestTransaction):
     """The transaction of a tenant's request, with its tenant."""
 
-    __slots__ = ("afterwards", "host_tenant", "key_digest", "tenant")
+    __slots__ = ("afterwards", "finishing", "host_tenant", "key_digest", "tenant")
 
     def __init__(
         self, database: Database, *, read_only: bool, claims: Claims | None = None, host_tenant: str | None = None
@@ -145,6 +175,8 @@ class TenantRequest(RequestTransaction):
         """Of the API key that was sent in place of a token; whether there is such a key only its row can say."""
         self.afterwards: Callable[[], Awaitable[None]] | None = None
         """What is left to do when the answer is out and the connection given back."""
+        self.finishing: list[Callable[[HeldAnswer], Awaitable[None]]] = []
+        """What belongs into the transaction once the answer is there, if that is held."""
 
     def enter_tenant(self, tenant: TenantContext) -> None:
         """Take on the tenant, once and for good.
@@ -303,9 +335,11 @@ class TenantMiddleware:
         if scope["type"] != ScopeType.HTTP:
             raise ImproperlyConfiguredException("only HTTP routes can be a tenant's")
         request = TenantRequest(self._database, read_only=is_safe(scope), host_tenant=self._hosts.slug(scope))
+        app = self.app
         if not scope["route_handler"].opt.get("public"):
             self._authenticate(scope, request)
-        await keep_request_transaction(request, self.app, scope, receive, send)
+            app = surround(app, scope, request)
+        await keep_request_transaction(request, app, scope, receive, send)
         if request.afterwards is not None:
             await request.afterwards()
 

@@ -89,7 +89,11 @@ async def found(api: World, slug: str, *, teams: int = 2) -> Inhabited:
         people.append(email)
         for number in range(teams):
             if name == "ann":
-                team = await owner.post("/api/teams", json={"name": f"Team {number} of {slug}", "tags": [f"of {slug}"]})
+                team = await owner.post(
+                    "/api/teams",
+                    json={"name": f"Team {number} of {slug}", "tags": [f"of {slug}"]},
+                    headers={"Idempotency-Key": f"{slug}-{number}"},
+                )
                 assert team.status_code == 201, team.text
                 member = {"userId": answer.json()["id"], "role": "member"}
                 added = await owner.post(f"/api/teams/{team.json()['id']}/members", json=member)

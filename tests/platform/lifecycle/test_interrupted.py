@@ -124,7 +124,8 @@ async def test_exported_cloned_and_imported_with_interruptions_each_is_made_once
     empty = {name for name in copied if copied[name] != held[name]}
     webhooks = {"webhook_endpoint", "webhook_delivery", "webhook_attempt"}
     sso = {"sso_connection", "sso_domain", "sso_grant", "sso_identity", "sso_login"}
-    assert empty == {"api_key", "known_device", "user_session", "spent_refresh_token"} | webhooks | sso
+    lasting = {"api_key", "idempotent_request", "known_device", "user_session", "spent_refresh_token"}
+    assert empty == lasting | webhooks | sso
     assert {copied[name].rows for name in empty} == {0}
 
     storage = Storage.open(api.settings)

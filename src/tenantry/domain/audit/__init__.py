@@ -1,6 +1,7 @@
 """The organization's audit trail: what has happened in it, chained by seals so that a change shows."""
 
 from tenantry.domain.audit.controller import AuditTrailController
+from tenantry.domain.audit.dashboard import ACTIVITY_PART
 from tenantry.domain.audit.jobs import seal_audit
 from tenantry.domain.audit.models import AuditSeal, SealedEvent
 from tenantry.domain.audit.schemas import AuditEventRead
@@ -24,4 +25,5 @@ FEATURE = Feature(
     ),
     jobs=(seal_audit,),
     schedules=(Schedule(seal_audit, "*/5 * * * *", jitter=300),),
+    dashboard=(ACTIVITY_PART,),
 )

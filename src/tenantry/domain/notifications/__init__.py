@@ -1,6 +1,7 @@
 """What people are told, in the application, of what concerns them: made of the events that manifests name."""
 
 from tenantry.domain.notifications.controller import NotificationController
+from tenantry.domain.notifications.dashboard import NOTIFICATIONS_PART
 from tenantry.domain.notifications.jobs import end_streams, forget_old_notifications, notify
 from tenantry.domain.notifications.models import Notification, NotificationInbox, NotificationPreference
 from tenantry.domain.notifications.schemas import NotificationPreferenceCopy, NotificationRead
@@ -22,4 +23,5 @@ FEATURE = Feature(
         PersonalData("notificationPreferences", NotificationPreference, NotificationPreferenceCopy, by=("user_id",)),
         NotCopied(NotificationInbox, ("id",), "how many notifications there were, which are copied themselves"),
     ),
+    dashboard=(NOTIFICATIONS_PART,),
 )

@@ -52,6 +52,7 @@ class OrganizationController(Controller):
         status_code=HTTP_202_ACCEPTED,
         guards=[requires_permission("organization:export")],
         response_headers=[ResponseHeader(name="Location", description="The export.", documentation_only=True)],
+        opt={"idempotent": True},
     )
     async def create_export(
         self,

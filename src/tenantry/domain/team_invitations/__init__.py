@@ -5,6 +5,7 @@ from tenantry.domain.team_invitations.controller import (
     TeamInvitationController,
     TeamInvitationTokenController,
 )
+from tenantry.domain.team_invitations.dashboard import TEAM_INVITATIONS_PART
 from tenantry.domain.team_invitations.handlers import forget_address, meant_for
 from tenantry.domain.team_invitations.jobs import forget_old_team_invitations
 from tenantry.domain.team_invitations.models import TeamInvitation
@@ -38,4 +39,5 @@ FEATURE = Feature(
         NotificationKind("team_invitation.created", "You were asked to join a team.", NamedIn("user_id")),
         NotificationKind("team_invitation.resent", "You were asked again to join a team.", NamedIn("user_id")),
     ),
+    dashboard=(TEAM_INVITATIONS_PART,),
 )

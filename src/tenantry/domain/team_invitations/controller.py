@@ -188,6 +188,7 @@ class OwnTeamInvitationController(Controller):
         summary="Renew an invitation",
         status_code=HTTP_200_OK,
         guards=[requires_permission("teams:write"), requires_person],
+        opt={"idempotent": True},
     )
     async def resend(
         self,

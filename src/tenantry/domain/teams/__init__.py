@@ -3,6 +3,7 @@
 from sqlalchemy.orm import joinedload, load_only, raiseload
 
 from tenantry.domain.teams.controller import TeamController, TeamMemberController
+from tenantry.domain.teams.dashboard import TEAMS_PART
 from tenantry.domain.teams.handlers import hand_over_teams
 from tenantry.domain.teams.models import Team, TeamMember
 from tenantry.domain.teams.queries import handed_over
@@ -56,4 +57,5 @@ FEATURE = Feature(
         NotificationKind("team.ownership_transferred", "A team was handed over to you, or by you.", handed_over),
         NotificationKind("team.member_removed", "You were taken out of a team.", NamedIn("user_id")),
     ),
+    dashboard=(TEAMS_PART,),
 )

@@ -2,6 +2,7 @@
 
 from tenantry.domain.identity.users.queries import HoldersOf
 from tenantry.domain.webhooks.controller import WebhookController
+from tenantry.domain.webhooks.dashboard import WEBHOOKS_PART
 from tenantry.domain.webhooks.delivery_controller import WebhookDeliveryController
 from tenantry.domain.webhooks.fanout import tell_webhooks
 from tenantry.domain.webhooks.jobs import delete_webhook, send_webhooks, tend_webhooks
@@ -35,4 +36,5 @@ FEATURE = Feature(
         NotificationKind("webhook.disabled", "A webhook has failed for too long.", HoldersOf("webhooks:manage")),
     ),
     listener=tell_webhooks,
+    dashboard=(WEBHOOKS_PART,),
 )

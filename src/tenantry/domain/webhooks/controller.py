@@ -134,6 +134,7 @@ class WebhookController(Controller):
         summary="Rotate the secret",
         status_code=HTTP_200_OK,
         guards=[requires_permission("webhooks:manage")],
+        opt={"idempotent": True},
     )
     async def rotate_webhook_secret(
         self,

@@ -88,6 +88,7 @@ class WebhookDeliveryController(Controller):
         summary="Replay a delivery",
         status_code=HTTP_202_ACCEPTED,
         guards=[requires_permission("webhooks:manage")],
+        opt={"idempotent": True},
     )
     async def replay_delivery(
         self, deliveries: Injected[DeliveryService], webhook_id: FromPath[UUID], delivery_id: FromPath[UUID]
@@ -114,6 +115,7 @@ class WebhookDeliveryController(Controller):
         summary="Replay a time",
         status_code=HTTP_202_ACCEPTED,
         guards=[requires_permission("webhooks:manage")],
+        opt={"idempotent": True},
     )
     async def replay_range(
         self,
@@ -133,6 +135,7 @@ class WebhookDeliveryController(Controller):
         summary="Send a test",
         status_code=HTTP_202_ACCEPTED,
         guards=[requires_permission("webhooks:manage")],
+        opt={"idempotent": True},
     )
     async def ping_webhook(self, deliveries: Injected[DeliveryService], webhook_id: FromPath[UUID]) -> DeliveryRead:
         """Send `webhook.pinged` once, before everything else; the delivery says what came of it."""

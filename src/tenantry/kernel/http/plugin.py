@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from litestar.plugins import InitPlugin
 
@@ -12,6 +12,8 @@ from tenantry.kernel.metrics import metrics_endpoint
 from tenantry.kernel.openapi import ClosedStructs, openapi_config
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from litestar.config.app import AppConfig
 
 __all__ = ("HttpPlugin",)
@@ -23,8 +25,16 @@ class HttpPlugin(ClosedStructs, InitPlugin):
     What belongs outside of the application is `tenantry.kernel.http.edge`.
     """
 
-    def __init__(self, *, title: str, version: str, description: str | None = None) -> None:
-        self._openapi = openapi_config(title, version, description=description)
+    def __init__(
+        self,
+        *,
+        title: str,
+        version: str,
+        description: str | None = None,
+        amend: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        """`amend` is given every operation of the document, and adds what handlers do not say."""
+        self._openapi = openapi_config(title, version, description=description, amend=amend)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         app_config.exception_handlers = {**exception_handlers, **app_config.exception_handlers}

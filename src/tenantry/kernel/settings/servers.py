@@ -44,6 +44,14 @@ class PostgreSQL(BaseModel):
     database_pool_timeout: float = seconds(
         5.0, most=300, description="How long a request waits for a connection before it is answered 503."
     )
+    database_parallel_reads: int = whole(
+        3,
+        least=1,
+        most=16,
+        description="Connections that one request reads on at once where its answer has many parts, as the dashboard; "
+        "all such requests of a process together take at most half of its pool.",
+        unit="connections",
+    )
     database_connect_timeout: float = seconds(
         5.0, most=300, description="How long opening a connection to PostgreSQL may take."
     )

@@ -60,6 +60,11 @@ class Edge(BaseModel):
     request_body_timeout: float = seconds(
         10.0, most=600, description="How long a client may take to send a request's body; beyond it 408."
     )
+    idempotency_ttl: float = seconds(
+        86_400.0,
+        most=2_592_000,
+        description="How long an answer is kept for whoever repeats its request with the same Idempotency-Key.",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = text(
         (),
         expects="origins such as https://app.example.com, separated by commas, or * alone",

@@ -1,6 +1,7 @@
 """API keys: what machines send in place of a token, in a user's name or a service account's."""
 
 from tenantry.domain.identity.api_keys.controller import ApiKeyController
+from tenantry.domain.identity.api_keys.dashboard import API_KEYS_PART
 from tenantry.domain.identity.api_keys.jobs import forget_ended_api_keys
 from tenantry.domain.identity.api_keys.manage_controller import (
     OrganizationApiKeyController,
@@ -32,4 +33,5 @@ FEATURE = Feature(
         Event("api_key.revoked", "An API key was revoked.", ApiKeyOf),
     ),
     listener=revoke_with_their_user,
+    dashboard=(API_KEYS_PART,),
 )

@@ -70,6 +70,7 @@ class ApiKeyController(Controller):
         operation_id="RotateApiKey",
         summary="Rotate an API key of mine",
         status_code=HTTP_200_OK,
+        opt={"idempotent": True},
     )
     async def rotate_api_key(
         self,

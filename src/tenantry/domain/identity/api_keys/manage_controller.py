@@ -89,6 +89,7 @@ class ServiceAccountKeyController(Controller):
         operation_id="RotateServiceAccountKey",
         summary="Rotate a service account's API key",
         status_code=HTTP_200_OK,
+        opt={"idempotent": True},
     )
     async def rotate_service_account_key(
         self,

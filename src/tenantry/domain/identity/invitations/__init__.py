@@ -1,6 +1,7 @@
 """Invitations: how a person without a password gets one."""
 
 from tenantry.domain.identity.invitations.controller import AcceptController, InvitationController
+from tenantry.domain.identity.invitations.dashboard import INVITATIONS_PART
 from tenantry.domain.identity.invitations.handlers import whoever_invited
 from tenantry.domain.identity.invitations.jobs import forget_old_invitations
 from tenantry.domain.identity.invitations.mails import INVITATION_MAIL
@@ -32,4 +33,5 @@ FEATURE = Feature(
     notifications=(
         NotificationKind("invitation.accepted", "Somebody whom you have invited is here.", whoever_invited),
     ),
+    dashboard=(INVITATIONS_PART,),
 )

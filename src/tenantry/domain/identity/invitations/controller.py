@@ -142,6 +142,7 @@ class InvitationController(Controller):
         summary="Send an invitation again",
         status_code=HTTP_202_ACCEPTED,
         guards=[requires_permission("users:write"), requires_person],
+        opt={"idempotent": True},
     )
     async def resend_invitation(
         self,

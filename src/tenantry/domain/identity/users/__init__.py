@@ -1,6 +1,7 @@
 """Accounts of people."""
 
 from tenantry.domain.identity.users.controller import UserController
+from tenantry.domain.identity.users.dashboard import USERS_PART
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.queries import HoldersOf
 from tenantry.domain.identity.users.schemas import ProfileCopy, RoleHeldCopy, UserChanged, UserRoles
@@ -41,4 +42,5 @@ FEATURE = Feature(
         NotificationKind("user.roles_changed", "You were given other roles.", the_subject),
         NotificationKind("user.activated", "You were let in again.", the_subject),
     ),
+    dashboard=(USERS_PART,),
 )

@@ -1,0 +1,74 @@
+"""Independent reads of one request, beside one another.
+
+A session is one connection's, and no request may hold two: of a pool's connections, each could be held by somebody who
+waits for a second. So the request gives its own back first. Then several tasks read, each in a transaction of its own
+that holds one connection and waits for none; and all such requests of a process together leave half of the pool to the
+others, waiting for their turn without a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from tenantry.kernel.errors import NotAuthenticatedException
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from tenantry.tenancy.database import Database
+    from tenantry.tenancy.request import TenantRequest
+    from tenantry.tenancy.scope import Scope
+
+    Read = Callable[[AsyncSession], Awaitable[Any]]
+
+__all__ = ("ParallelReads",)
+
+
+class ParallelReads:
+    """Reads for one request on several connections.
+
+    Args:
+        database: the process's pool.
+        at_once: how many connections one request reads on.
+        together: how many all requests of the process read on so.
+    """
+
+    def __init__(self, database: Database, *, at_once: int, together: int) -> None:
+        self._database = database
+        self._at_once = at_once
+        self._turns = asyncio.Semaphore(together)
+
+    async def read(self, request: TenantRequest, reads: Mapping[str, Read]) -> dict[str, Any]:
+        """What each read returns, or the exception that it raises, by its name; in whatever order.
+
+        Every read sees its own moment, and only the tenant of the request. What the request has written before is
+        lost: it has not to have.
+
+        Raises:
+            NotAuthenticatedException: the request is no tenant's.
+        """
+        tenant = request.tenant
+        if tenant is None:
+            raise NotAuthenticatedException
+        await request.pause()
+        left, found = iter(reads.items()), dict[str, Any]()
+
+        async def work() -> None:
+            for name, read in left:
+                try:
+                    found[name] = await self._read(tenant.read_scope, read)
+                except Exception as error:  # noqa: BLE001, RUF100 - the caller decides, for each of them
+                    found[name] = error
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self._at_once, len(reads))):
+                group.create_task(work())
+        return found
+
+    async def _read(self, scope: Scope, read: Read) -> Any:
+        # In this order: who waits for a turn holds no connection.
+        async with self._turns, self._database.transaction(scope) as transaction:
+            return await read(transaction.session)
