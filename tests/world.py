@@ -46,6 +46,8 @@ def environment_for(addresses: Template, home: Path, **overrides: object) -> dic
         "TENANTRY_WARM_POOL_SIZE": "0",
         "TENANTRY_APP_URL": "https://{tenant}.app.example.com",
         "TENANTRY_MAIL_URL": (home.absolute() / "mail").as_uri(),
+        # A module's tests share sessions, and may take longer than a log-in is recent; those about it set the time.
+        "TENANTRY_STEP_UP_AFTER": "86400",
         "TENANTRY_API_URL": "http://localhost",
         # Where the receivers of webhooks are, and the providers by which people sign in.
         "TENANTRY_OUTBOUND_NETWORKS": "127.0.0.1/32",

@@ -17,6 +17,9 @@ from tenantry.domain.idempotency.service import IdempotencyKeys, Replay, replay_
 from tenantry.domain.identity.address_changes.service import EmailChanges
 from tenantry.domain.identity.api_keys.last_use import LastUses
 from tenantry.domain.identity.api_keys.principal import load_principal
+from tenantry.domain.identity.factors.desk import FactorDesk
+from tenantry.domain.identity.factors.gate import FactorGate
+from tenantry.domain.identity.factors.relying_party import RelyingParty
 from tenantry.domain.identity.invitations.service import Invitations
 from tenantry.domain.identity.passwords.changing import PasswordChanges
 from tenantry.domain.identity.passwords.service import PasswordResets
@@ -109,8 +112,15 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
         address_failures=settings.login_address_failures,
         lock=settings.login_window,
     )
+    relying_party = RelyingParty(settings)
     authenticator = Authenticator(
-        database=database, registry=registry, tokens=tokens, hasher=hasher, settings=settings, throttle=throttle
+        database=database,
+        registry=registry,
+        tokens=tokens,
+        hasher=hasher,
+        settings=settings,
+        throttle=throttle,
+        second_factor=FactorGate(relying_party, ttl=settings.second_factor_ttl),
     )
 
     sso_providers = Providers(settings)
@@ -236,6 +246,17 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
                 permission for feature in DOMAIN_FEATURES for permission in feature.permissions
             ),
             "authenticator": authenticator,
+            "factor_desk": FactorDesk(
+                database=database,
+                registry=registry,
+                authenticator=authenticator,
+                hasher=hasher,
+                settings=settings,
+                vault=vault,
+                throttle=throttle,
+                redis=redis,
+                party=relying_party,
+            ),
             "last_uses": LastUses(database),
             "session_uses": session_uses(database),
             "trusted_proxies": parse_networks(settings.trusted_proxies),

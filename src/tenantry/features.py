@@ -23,6 +23,7 @@ from tenantry.domain.identity import (
     account_policy,
     address_changes,
     api_keys,
+    factors,
     invitations,
     passwords,
     people,
@@ -99,6 +100,7 @@ DOMAIN_FEATURES: tuple[Feature, ...] = (
     scim.FEATURE,
     idempotency.FEATURE,
     dashboard.FEATURE,
+    factors.FEATURE,
 )
 """In the order in which their `seed` and then their `provision` hooks run: a hook may use the rows of those before."""
 

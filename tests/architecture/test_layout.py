@@ -20,6 +20,10 @@ PECULIAR = {
     "domain/audit": {"chain.py"},
     "domain/identity/account_policy": {"mail_providers.py"},
     "domain/identity/api_keys": {"last_use.py", "manage_controller.py", "principal.py"},
+    "domain/identity/factors": {
+        *("challenges.py", "desk.py", "gate.py", "login_controller.py", "policy.py", "problems.py", "proofs.py"),
+        *("recovery.py", "relying_party.py", "totp.py"),
+    },
     "domain/identity/passwords": {"changing.py"},
     "domain/identity/people": {"copies.py"},
     "domain/identity/sessions": {"confirmation.py", "throttle.py"},

@@ -201,6 +201,8 @@ def _value(annotation: Any) -> Any:
         kind, *meta = get_args(annotation)
         if get_origin(kind) is list and any(getattr(each, "min_length", None) for each in meta):
             return [_value(item) for item in get_args(kind)]
+        if kind is int:
+            return next((each.le for each in meta if getattr(each, "le", None) is not None), number)
         return _value(kind)
     if origin is Literal:
         return get_args(annotation)[-1]

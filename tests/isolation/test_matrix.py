@@ -17,6 +17,7 @@ from sqlalchemy import insert, select
 from tenantry.domain.roles.models import BUILTIN_ROLES
 from tenantry.domain.team_invitations.models import TeamInvitation
 from tenantry.domain.teams.models import TeamMember
+from tests.isolation.factors import prepare_factors
 from tests.isolation.routes import ENDPOINTS, Endpoint, body_of, identifiers_in
 from tests.isolation.test_routes import CONTROL_PLANES, ENDS_CALLER, TIED, Pair, _call, _plant, _snapshot
 from tests.isolation.test_routes import pair as pair
@@ -59,7 +60,8 @@ async def callers(pair: Pair) -> dict[str, Caller]:
 async def _prepare(pair: Pair, endpoint: Endpoint, caller: Caller, role: str) -> tuple[Caller, dict[str, UUID], Any]:
     """Whoever asks, ids of rows that are there, and a body, none of them used before."""
     if str(endpoint) == "POST /api/auth/logout":
-        caller = await pair.world.log_in(pair.acme.slug, f"a-{role}@{pair.acme.slug}.example")
+        # Not the one of the other tests, whom they give passkeys.
+        caller = await pair.acme.add_user(f"leaver-{uuid4().hex[:8]}", *([role] if role != "nobody" else []))
     if str(endpoint) in ENDS_CALLER:
         caller = await pair.acme.add_user(f"gone-{role}-{uuid4().hex[:8]}", *([role] if role != "nobody" else []))
     names = (*endpoint.parameters, *identifiers_in(endpoint.body))
@@ -72,7 +74,7 @@ async def _prepare(pair: Pair, endpoint: Endpoint, caller: Caller, role: str) ->
     if str(endpoint) == "POST /api/teams/{team_id}/invitations":
         # Of a colleague: to add people to the organization is a permission of its own.
         body = {"email": await _colleague(pair)}
-    return caller, ids, body
+    return caller, ids, await prepare_factors(pair.acme, caller, str(endpoint)) or body
 
 
 async def _colleague(pair: Pair) -> str:

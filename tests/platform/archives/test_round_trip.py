@@ -116,9 +116,10 @@ async def test_without_credentials_there_is_nothing_to_log_in_with(acme: TenantH
             assert not await _fetch_in(owner, copy, f"SELECT FROM {name}")
     assert len(secrets) >= 5
     assert manifest.left_out == [
-        *("api_key", "email_change", "email_verification", "idempotent_request", "invitation", "known_device"),
-        *("login_attempt", "password_reset", "sign_up", "spent_refresh_token", "sso_connection", "sso_domain"),
-        *("sso_grant", "sso_identity", "sso_login", "team_invitation", "user_session"),
+        *("api_key", "email_change", "email_verification", "factor_challenge", "factor_failure"),
+        *("idempotent_request", "invitation", "known_device", "login_attempt", "passkey", "password_reset"),
+        *("recovery_code", "sign_up", "spent_refresh_token", "sso_connection", "sso_domain", "sso_grant"),
+        *("sso_identity", "sso_login", "team_invitation", "totp_factor", "user_session"),
         *("webhook_attempt", "webhook_delivery", "webhook_endpoint"),
     ]
     assert not manifest.credentials

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ import httpx
 
 from tenantry.domain.audit.chain import seal_next
 from tenantry.domain.identity.sso.models import SsoIdentity, SsoLogin
-from tenantry.features import JOBS
+from tenantry.features import JOBS, MAILS
 from tenantry.jobs.testing import JobBox
+from tenantry.kernel.mail import Mailer
 from tenantry.kernel.security import Vault
 from tenantry.kernel.settings import Settings
 from tenantry.kernel.storage import Storage
@@ -26,6 +28,7 @@ from tenantry.platform.provisioning.fingerprint import describe_schema, fingerpr
 from tenantry.tenancy.connection import DriverConnection
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.wiring import scope_times
+from tests.authenticator import Device, Phone
 from tests.databases import Template
 from tests.platform.belongings import make_due, provisioner
 from tests.platform.support import as_admin, eventually, open_api, tenant_body
@@ -116,6 +119,9 @@ async def found(api: World, slug: str, *, teams: int = 2) -> Inhabited:
     assert chosen.status_code == 200, chosen.text
     policy = await owner.patch("/api/organization/account-policy", json={"domains": [f"{slug}.example"]})
     assert policy.status_code == 200, policy.text
+    await _give_factors(api, slug, f"bob@{slug}.example")
+    asked = await owner.patch("/api/organization/security", json={"secondFactorRequired": True, "graceDays": 90})
+    assert asked.status_code == 200, asked.text
     # Nobody listens there: a ping is tried once.
     hook = await owner.post("/api/webhooks", json={"url": "http://127.0.0.1:9/", "events": ["webhook.pinged"]})
     assert hook.status_code == 201, hook.text
@@ -125,7 +131,11 @@ async def found(api: World, slug: str, *, teams: int = 2) -> Inhabited:
     assert connection.status_code == 201, connection.text
     await _come_by(api, UUID(made.json()["id"]), UUID(connection.json()["id"]), UUID(answer.json()["id"]))
     # Who was put into a team is told.
-    resources = {Settings: api.settings, Vault: api.app.state.vault}
+    resources = {
+        Settings: api.settings,
+        Vault: api.app.state.vault,
+        Mailer: Mailer(api.settings, MAILS.folders),
+    }
     box = JobBox(api.database, control_scope(scope_times(api.settings), read_only=False), JOBS, resources)
     await box.drain(api.app.state.registry.by_id(UUID(made.json()["id"])))
     await seal(api, UUID(made.json()["id"]))
@@ -145,6 +155,21 @@ async def _come_by(api: World, tenant_id: UUID, connection_id: UUID, user_id: UU
             )
         )
         await transaction.session.flush()
+
+
+async def _give_factors(api: World, slug: str, email: str) -> None:
+    """An authenticator app, recovery codes, a passkey; a log-in that was begun, and a wrong code."""
+    person = await api.log_in(slug, email)
+    started = await person.post("/api/second-factor/totp")
+    code = Phone(started.json()["secret"], time.time()).code()
+    assert (await person.post("/api/second-factor/totp/confirm", json={"code": code})).status_code == 200
+    options = (await person.post("/api/second-factor/passkeys/options")).json()
+    passkey = Device(f"https://{slug}.app.example.com").create(options["publicKey"])
+    made = {"challenge": options["challenge"], "name": f"Laptop of {slug}", "passkey": passkey}
+    assert (await person.post("/api/second-factor/passkeys", json=made)).status_code == 201
+    begun = await api.http.post("/api/auth/login", json={"tenant": slug, "email": email, "password": PASSWORD})
+    wrong = {"challenge": begun.json()["challenge"], "recoveryCode": "aaaa-" * 5 + "aaaa"}
+    assert (await api.http.post("/api/auth/login/second-factor", json=wrong)).status_code == 401
 
 
 async def seal(api: World, tenant_id: UUID) -> int:

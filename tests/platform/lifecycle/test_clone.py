@@ -36,6 +36,7 @@ SECRET = {
     *("email_change", "email_verification", "sign_up"),
     *("webhook_endpoint", "webhook_delivery", "webhook_attempt", "idempotent_request"),
     *("known_device", "login_attempt"),
+    *("totp_factor", "recovery_code", "passkey", "factor_challenge", "factor_failure"),
 }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from tenantry.domain.identity.enrolment import ENROLMENT, refuse_but_enrolment
 from tenantry.tenancy.guards import principal_of
 from tenantry.tenancy.request import TenantRequest
 
@@ -28,7 +30,8 @@ __all__ = ("UserPrincipal", "load_user_principal", "own_session")
 # search_path has changed, which is at every change of tenant, and a second sub-select took a third more (313 → 220 µs
 # of its CPU). What an organization may write comes behind a sign of its own, so that no text of theirs is a built-in.
 _PRINCIPAL = """
-SELECT u.is_superuser, s.last_used_at < now() - interval '1 minute' AS is_noted_late,
+SELECT u.is_superuser, s.authenticated_at, coalesce(s.enrol_by <= now(), false) AS must_enrol,
+       s.last_used_at < now() - interval '1 minute' AS is_noted_late,
        ARRAY(SELECT CASE WHEN r.is_builtin THEN '@' || r.slug ELSE '=' || array_to_string(r.permissions, ' ') END
                FROM user_role ur JOIN role r ON r.id = ur.role_id WHERE ur.user_id = s.user_id) AS grants
   FROM user_session s JOIN user_account u ON u.id = s.user_id
@@ -46,6 +49,8 @@ class UserPrincipal:
     is_owner: bool
     """Of the built-in role `owner`: administrators hold every permission as well, so permissions do not tell."""
     permissions: frozenset[str]
+    authenticated_at: datetime.datetime | None = None
+    """When they last proved who they are."""
     api_key_id: None = None
 
     @property
@@ -63,13 +68,21 @@ def own_session(connection: ASGIConnection[Any, Any, Any, Any]) -> UserPrincipal
 async def load_user_principal(
     connection: ASGIConnection[Any, Any, Any, Any], request: RequestTransaction
 ) -> UserPrincipal | None:
-    """The caller that the access token names, or None if their session or account is no longer good."""
+    """The caller that the access token names, or None if their session or account is no longer good.
+
+    Raises:
+        PermissionDeniedException: the organization asks for a second factor that they lack, the time for it is over,
+            and the route is not one by which they could set one up.
+    """
     claims = request.claims
     if claims is None or claims.sid is None:
         return None
     record = await (await request.connection()).fetchrow(_PRINCIPAL, claims.sid, claims.sub)
     if record is None:
         return None
+    if record["must_enrol"] and not connection.route_handler.opt.get(ENROLMENT):
+        connection.scope["state"]["user_id"] = claims.sub
+        refuse_but_enrolment()
     # For events and jobs, which say whose doing they are.
     structlog.contextvars.bind_contextvars(user_id=str(claims.sub))
     if record["is_noted_late"] and isinstance(request, TenantRequest) and request.tenant is not None:
@@ -83,4 +96,5 @@ async def load_user_principal(
         is_superuser=is_superuser,
         is_owner="@owner" in record["grants"],
         permissions=catalogue.all if is_superuser else catalogue.of_grants(record["grants"]),
+        authenticated_at=record["authenticated_at"],
     )

@@ -12,6 +12,7 @@ from litestar.response import Stream
 from litestar.status_codes import HTTP_202_ACCEPTED
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tenantry.domain.identity.step_up import requires_recent_authentication
 from tenantry.domain.organization.jobs import announce_export, pause_before
 from tenantry.domain.organization.schemas import OrganizationExport, OrganizationRead
 from tenantry.domain.organization.service import OrganizationService, find_file, provide_organization
@@ -50,7 +51,7 @@ class OrganizationController(Controller):
         operation_id="CreateExport",
         summary="Export the organization",
         status_code=HTTP_202_ACCEPTED,
-        guards=[requires_permission("organization:export")],
+        guards=[requires_permission("organization:export"), requires_recent_authentication()],
         response_headers=[ResponseHeader(name="Location", description="The export.", documentation_only=True)],
         opt={"idempotent": True},
     )
@@ -107,7 +108,7 @@ class OrganizationController(Controller):
         operation_id="GetExportContent",
         summary="Fetch an export",
         media_type="application/zip",
-        guards=[requires_permission("organization:export")],
+        guards=[requires_permission("organization:export"), requires_recent_authentication()],
     )
     async def get_export_content(
         self, request: Request[Any, Any, Any], organization: Injected[OrganizationService], export_id: FromPath[UUID]

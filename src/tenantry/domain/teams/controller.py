@@ -11,6 +11,7 @@ from litestar.params import Body, FromPath
 from litestar.status_codes import HTTP_200_OK
 from sqlalchemy import ColumnElement, or_
 
+from tenantry.domain.identity.step_up import requires_recent_authentication
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.teams.models import TeamMember
 from tenantry.domain.teams.queries import read_team
@@ -118,7 +119,7 @@ class TeamController(Controller):
         operation_id="TransferTeamOwnership",
         summary="Hand a team over",
         status_code=HTTP_200_OK,
-        guards=[requires_permission("teams:write")],
+        guards=[requires_permission("teams:write"), requires_recent_authentication()],
         dependencies={"members": provide_members},
     )
     async def transfer_ownership(

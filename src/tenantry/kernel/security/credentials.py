@@ -22,6 +22,7 @@ __all__ = (
     "INVITATION",
     "PASSWORD_RESET",
     "REFRESH",
+    "SECOND_FACTOR",
     "SIGN_UP",
     "SSO_CODE",
     "SSO_STATE",
@@ -43,6 +44,7 @@ API_KEY = "key"
 DEVICE = "dev"
 SSO_STATE = "sst"
 SSO_CODE = "ssc"
+SECOND_FACTOR = "mfa"
 
 _KIND = re.compile(r"[a-z]{2,8}")
 _TEXT = re.compile(r"([a-z]{2,8})_([0-9a-f]{32})_[0-9a-f]{64}")

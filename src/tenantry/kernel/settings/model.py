@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from tenantry.kernel.settings.control import ControlPlane, Rollouts, Storage
 from tenantry.kernel.settings.credentials import Passwords, Tokens
+from tenantry.kernel.settings.factors import SecondFactors
 from tenantry.kernel.settings.fields import PREFIX, is_address, shown
 from tenantry.kernel.settings.mail import Mail
 from tenantry.kernel.settings.outbound import Outbound
@@ -23,6 +24,7 @@ __all__ = ("Settings",)
 class Settings(
     # From the bottom up: pydantic lists the fields of the last base first, and that is the order operators see.
     Logs,
+    SecondFactors,
     Passwords,
     Outbound,
     Mail,

@@ -19,6 +19,7 @@ from tenantry.domain.identity.api_keys.schemas import (
     ApiKeySecret,
 )
 from tenantry.domain.identity.api_keys.service import ApiKeyService, KeyOwner, check_scopes, provide_api_keys
+from tenantry.domain.identity.step_up import requires_recent_authentication
 from tenantry.domain.roles.catalogue import PermissionCatalogue
 from tenantry.kernel.schema import Page
 from tenantry.kernel.service import Injected, ListQuery, create_list_query, to_struct
@@ -51,7 +52,7 @@ class ApiKeyController(Controller):
         """The caller's own keys; those that have ended are listed for 90 days."""
         return await keys.page(listing, ApiKeyRead, _self(request).condition())
 
-    @post("/", operation_id="CreateApiKey", summary="Make an API key")
+    @post("/", operation_id="CreateApiKey", summary="Make an API key", guards=[requires_recent_authentication()])
     async def create_api_key(
         self, request: Request[Any, Any, Any], keys: Injected[ApiKeyService], data: Annotated[ApiKeyCreate, Body()]
     ) -> ApiKeyCreated:
@@ -70,6 +71,7 @@ class ApiKeyController(Controller):
         operation_id="RotateApiKey",
         summary="Rotate an API key of mine",
         status_code=HTTP_200_OK,
+        guards=[requires_recent_authentication()],
         opt={"idempotent": True},
     )
     async def rotate_api_key(

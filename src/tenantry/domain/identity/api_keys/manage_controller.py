@@ -18,6 +18,7 @@ from tenantry.domain.identity.api_keys.schemas import (
     ApiKeySecret,
 )
 from tenantry.domain.identity.api_keys.service import ApiKeyService, provide_api_keys
+from tenantry.domain.identity.step_up import requires_recent_authentication
 from tenantry.domain.roles.catalogue import PermissionCatalogue
 from tenantry.kernel.schema import Page
 from tenantry.kernel.service import Injected, ListQuery
@@ -73,7 +74,12 @@ class ServiceAccountKeyController(Controller):
         owner = await keys.find_account(service_account_id)
         return await keys.page(listing, ApiKeyRead, owner.condition())
 
-    @post("/", operation_id="CreateServiceAccountKey", summary="Make an API key for a service account")
+    @post(
+        "/",
+        operation_id="CreateServiceAccountKey",
+        summary="Make an API key for a service account",
+        guards=[requires_recent_authentication()],
+    )
     async def create_service_account_key(
         self,
         request: Request[Any, Any, Any],
@@ -89,6 +95,7 @@ class ServiceAccountKeyController(Controller):
         operation_id="RotateServiceAccountKey",
         summary="Rotate a service account's API key",
         status_code=HTTP_200_OK,
+        guards=[requires_recent_authentication()],
         opt={"idempotent": True},
     )
     async def rotate_service_account_key(

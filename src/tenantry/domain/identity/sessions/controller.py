@@ -9,6 +9,7 @@ from litestar.params import Body
 from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT
 from msgspec import UNSET
 
+from tenantry.domain.identity.enrolment import ENROLMENT
 from tenantry.domain.identity.sessions.client import client_of
 from tenantry.domain.identity.sessions.cookies import (
     device_cookie,
@@ -30,7 +31,10 @@ __all__ = ("SessionController", "named_tenant", "token_answer", "token_response"
 
 def token_response(issued: Issued) -> TokenResponse:
     return TokenResponse(
-        access_token=issued.access_token, refresh_token=issued.refresh_token, expires_in=issued.expires_in
+        access_token=issued.access_token,
+        refresh_token=issued.refresh_token,
+        expires_in=issued.expires_in,
+        enrol_by=issued.enrol_by,
     )
 
 
@@ -89,6 +93,9 @@ class SessionController(Controller):
 
         With `cookie`, for pages in browsers: the refresh token comes as a cookie, and the request must say that it is
         such a page's (the header `X-CSRF: 1`, and an `Origin` of ours).
+
+        Where the account has a second factor, the answer is the problem `second-factor-required` (401) instead, with a
+        `challenge` for `POST /api/auth/login/second-factor` and the `methods` that are good there.
         """
         slug = named_tenant(request, data.tenant)
         device_token = data.device_token
@@ -137,7 +144,7 @@ class SessionController(Controller):
         operation_id="Logout",
         summary="Log out",
         status_code=HTTP_204_NO_CONTENT,
-        opt={"any_user": True},
+        opt={"any_user": True, ENROLMENT: True},
         dependencies={"sessions": create_service_provider(UserSessionService)},
     )
     async def log_out(self, request: Request[Any, Any, Any], sessions: Injected[UserSessionService]) -> Response[None]:

@@ -37,6 +37,10 @@ class UserSession(TenantBase):
     last_used_at: Mapped[datetime.datetime]
     """Up to a minute old: see `tenantry.domain.identity.sessions.last_use`."""
     revoked_at: Mapped[datetime.datetime | None]
+    authenticated_at: Mapped[datetime.datetime | None]
+    """When its person last proved who they are, by whatever: renewing the session proves nothing."""
+    enrol_by: Mapped[datetime.datetime | None]
+    """When it is good for nothing but setting a second factor up; see `tenantry.domain.identity.enrolment`."""
 
 
 class SpentRefreshToken(TenantBase):

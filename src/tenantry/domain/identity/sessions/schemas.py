@@ -56,6 +56,8 @@ class TokenResponse(BaseStruct):
     expires_in: int
     """Seconds."""
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - a kind of token, not one
+    enrol_by: datetime | None = None
+    """The organization asks for a second factor, and there is none: from then on the tokens only set one up."""
     device_token: str | UnsetType = UNSET
     """Where it was asked for: to be sent with the next log-in on this device."""
 

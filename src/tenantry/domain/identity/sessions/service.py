@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
@@ -19,6 +19,7 @@ from tenantry.domain.identity.enforcement import require_password_allowed
 from tenantry.domain.identity.sessions.client import LONGEST, Client
 from tenantry.domain.identity.sessions.devices import device_digest, find_device, recognize
 from tenantry.domain.identity.sessions.mails import NEW_DEVICE_MAIL, SESSION_STOLEN_MAIL
+from tenantry.domain.identity.enrolment import find_enrol_by
 from tenantry.domain.identity.sessions.models import SpentRefreshToken, UserSession
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.service import UserService
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from tenantry.tenancy.database import Database
     from tenantry.tenancy.registry import TenantRegistry
 
-__all__ = ("Authenticator", "Issued", "UserSessionService", "is_open", "read_last_activity")
+__all__ = ("Authenticator", "Issued", "SecondFactorGate", "UserSessionService", "is_open", "read_last_activity")
 
 _WRONG = "The organization, the e-mail address or the password is wrong."
 _ENDED = "The refresh token is not valid."
@@ -123,6 +124,21 @@ class Issued:
     tenant_id: UUID
     device_token: str | None = None
     """By which the device is known again, where it has asked for one."""
+    enrol_by: datetime.datetime | None = None
+    """When the session is good for nothing but setting a second factor up; None where that is not asked for."""
+
+
+class SecondFactorGate(Protocol):
+    """What stands between a right password and a session."""
+
+    async def challenge(
+        self, session: AsyncSession, tenant: TenantContext, user_id: UUID
+    ) -> NotAuthenticatedException | None:
+        """The refusal that asks for the account's second factor, or None where it has none.
+
+        Raises:
+            TooManyRequestsException: too many wrong ones were given on this account today.
+        """
 
 
 class Authenticator:
@@ -137,7 +153,9 @@ class Authenticator:
         hasher: PasswordHasher,
         settings: Settings,
         throttle: LoginGuard,
+        second_factor: SecondFactorGate | None = None,
     ) -> None:
+        self._second_factor = second_factor
         self._database = database
         self._registry = registry
         self._tokens = tokens
@@ -154,7 +172,8 @@ class Authenticator:
         alike: each costs one short transaction and one verification of a hash.
 
         Raises:
-            NotAuthenticatedException: any of these.
+            NotAuthenticatedException: any of these; or all is right, and the account has a second factor, for which the
+                problem `second-factor-required` has a challenge.
             PermissionDeniedException: right, but the organization is suspended, asks for a confirmed address, or wants
                 its people to sign in by a provider.
             UnavailableException: the organization is at a revision that this release does not serve.
@@ -187,22 +206,43 @@ class Authenticator:
             raise
         if tenant is None or user is None or stored is None or not matches or not user.is_active:
             raise NotAuthenticatedException(_WRONG)
+        try:
+            admitted = await self._admit(tenant, user.id, email, password, stored=stored, client=client)
+        except Exception:
+            # The password was right, and whatever else was wrong was no guess.
+            await self._throttle.withdraw(attempt)
+            raise
+        if isinstance(admitted, NotAuthenticatedException):
+            # The failures before it are not forgotten yet: whoever has the password could guess codes for ever, by
+            # beginning anew before each would-be last one.
+            await self._throttle.withdraw(attempt)
+            raise admitted
         await self._throttle.succeeded(tenant, slug, email, attempt=attempt)
+        return admitted
+
+    async def _admit(
+        self, tenant: TenantContext, user_id: UUID, email: str, password: str, *, stored: str, client: Client
+    ) -> Issued | NotAuthenticatedException:
+        """Sign in whoever has the right password; or, to be raised once the challenge is kept, ask for their factor."""
         require_active(tenant)
         renewed = await self._hasher.hash(password) if self._hasher.needs_rehash(stored) else stored
         async with self._database.transaction(tenant.write_scope) as transaction:
+            session = transaction.session
             # What was true before the hash was verified need not be true now: the row is asked again, by writing it.
-            signed_in = await transaction.session.scalar(
+            signed_in = await session.scalar(
                 update(User)
-                .where(User.id == user.id, User.is_active, User.hashed_password == stored)
+                .where(User.id == user_id, User.is_active, User.hashed_password == stored)
                 .values(last_login_at=func.now(), hashed_password=renewed)
                 .returning(User.id)
             )
             if signed_in is None:
                 raise NotAuthenticatedException(_WRONG)
-            await require_password_allowed(transaction.session, tenant, email, user.id)
-            return await self.open_session(transaction.session, tenant, user.id, user_agent=user_agent, client=client)
-
+            await require_password_allowed(session, tenant, email, user_id)
+            if self._second_factor is not None:
+                challenge = await self._second_factor.challenge(session, tenant, user_id)
+                if challenge is not None:
+                    return challenge
+            return await self.open_session(session, tenant, user_id, user_agent=None, client=client)
     def _known_device(
         self, tenant: TenantContext | None, email: str, client: Client
     ) -> Callable[[], Awaitable[str | None]] | None:
@@ -268,6 +308,8 @@ class Authenticator:
                 session.add(SpentRefreshToken(session_id=found.id, digest=found.refresh_digest))
                 if client is not None and str(client.address):
                     found.address = str(client.address)
+                # Anew: a session that was opened while the organization's rules changed may have missed them.
+                found.enrol_by = await find_enrol_by(session, found.user_id)
                 issued = self._rotate(found, tenant)
         if issued is None or stolen:
             raise NotAuthenticatedException(_ENDED)
@@ -311,6 +353,8 @@ class Authenticator:
             address=str(client.address) or None,
             expires_at=now,
             last_used_at=now,
+            authenticated_at=now,
+            enrol_by=await find_enrol_by(session, user_id),
             refresh_digest=b"",
         )
         issued = replace(self._rotate(opened, tenant), device_token=device.token)
@@ -341,6 +385,7 @@ class Authenticator:
             refresh_token=text_,
             expires_in=self._settings.access_token_ttl,
             tenant_id=tenant.id,
+            enrol_by=session.enrol_by,
         )
 
 

@@ -9,11 +9,13 @@ from litestar import Controller, Request, get, patch, post
 from litestar.params import Body, FromPath, QueryParameter
 from sqlalchemy import text
 
+from tenantry.domain.identity.enrolment import ENROLMENT, read_standing
 from tenantry.domain.identity.users.authority import require_may_change, require_may_grant
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.providers import provide_users
 from tenantry.domain.identity.users.schemas import (
     MeRead,
+    MeSecondFactor,
     MeTeam,
     MeUpdate,
     RoleBrief,
@@ -43,7 +45,7 @@ class UserController(Controller):
     tags = ["users"]
     dependencies = {"users": provide_users}
 
-    @get("/me", operation_id="GetMe", summary="Who am I", opt={"any_user": True, "api_keys": True})
+    @get("/me", operation_id="GetMe", summary="Who am I", opt={"any_user": True, "api_keys": True, ENROLMENT: True})
     async def me(self, request: Request[Any, Any, Any], users: Injected[UserService]) -> MeRead:
         """The caller, with roles, permissions and teams; with an API key, its user and what the key permits."""
         return await self._me(request, users)
@@ -150,9 +152,11 @@ class UserController(Controller):
         user_id = acting_user_id(request)
         user = await users.get(user_id)
         teams = await users.repository.session.execute(_MY_TEAMS, {"user_id": user_id})
+        has_factor, enrol_by = await read_standing(users.repository.session, user_id)
         return MeRead(
             **_fields(user),
             permissions=sorted(principal.permissions),
+            second_factor=MeSecondFactor(is_enabled=has_factor, enrol_by=enrol_by),
             teams=[MeTeam(id=row.id, slug=row.slug, name=row.name, role=row.role) for row in teams],
         )
 

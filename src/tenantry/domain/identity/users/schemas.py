@@ -25,6 +25,7 @@ from tenantry.kernel.schema import (
 
 __all__ = (
     "MeRead",
+    "MeSecondFactor",
     "MeTeam",
     "MeUpdate",
     "ProfileCopy",
@@ -79,11 +80,20 @@ class MeTeam(BaseStruct):
     role: str
 
 
+class MeSecondFactor(BaseStruct):
+    """Whether the caller has a second factor, and until when the organization wants one of them."""
+
+    is_enabled: bool
+    enrol_by: datetime | None
+    """From then on, nothing but setting one up is possible. None where none is asked for, or there is one."""
+
+
 class MeRead(UserRead):
     """The caller, with what they may do and where they belong."""
 
     permissions: list[str]
     teams: list[MeTeam]
+    second_factor: MeSecondFactor
 
 
 class UserCreate(BaseStruct):
