@@ -53,10 +53,13 @@ from tenantry.kernel.settings import Settings, load_settings
 from tenantry.kernel.storage import Storage
 from tenantry.platform.access import PlatformMiddleware, load_operator_principal
 from tenantry.platform.deletion.service import Purger
+from tenantry.platform.directory.service import Organizations
 from tenantry.platform.jobs.service import JobControl
 from tenantry.platform.lifecycle.service import Lifecycle
 from tenantry.platform.operators.service import OperatorAuthenticator
 from tenantry.platform.rollouts.events import RolloutEvents
+from tenantry.platform.signup.service import Signups
+from tenantry.platform.strangers.service import Brake, Limits
 from tenantry.platform.tenants.creation import TenantCreator
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.declared import Declared, begin_declared, declare_routes, describe_declared
@@ -178,6 +181,16 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
             await database.close()
             hasher.close()
 
+    creator = TenantCreator(
+        database=database,
+        times=times,
+        hasher=hasher,
+        settings=settings,
+        hooks=PROVISION_HOOKS,
+        registry=registry,
+        vault=lambda: vault,
+    )
+
     hosts = HostNames(registry, settings.base_domain)
 
     # Functions, since Litestar copies the arguments of a DefineMiddleware in depth, pools and all.
@@ -196,7 +209,10 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
 
     tenant_router = Router(
         "/api",
-        route_handlers=[controller for feature in DOMAIN_FEATURES for controller in feature.controllers],
+        route_handlers=[
+            *(controller for feature in DOMAIN_FEATURES for controller in feature.controllers),
+            *(controller for feature in PLATFORM_FEATURES for controller in feature.public_controllers),
+        ],
         middleware=[tenant_middleware],
         guards=[requires_active_user],
         opt={"load_principal": load_principal},
@@ -311,7 +327,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
                 throttle=mail_throttle("sign-up"),
                 organization_throttle=LoginThrottle(
                     redis,
-                    failures=settings.sign_up_requests,
+                    failures=settings.member_sign_up_requests,
                     window=3600,
                     what="sign-ups",
                     refusal="Too many people ask to sign up to this organization.",
@@ -364,13 +380,38 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
                 settings=settings,
             ),
             "purger": Purger(database=database, read_scope=control_read, write_scope=control_write, settings=settings),
-            "tenant_creator": TenantCreator(
+            "tenant_creator": creator,
+            "signups": Signups(
                 database=database,
-                times=times,
-                hasher=hasher,
+                read_scope=control_read,
+                write_scope=control_write,
                 settings=settings,
-                hooks=PROVISION_HOOKS,
-                registry=registry,
+                vault=vault,
+                creator=creator,
+                brake=Brake(
+                    redis,
+                    "sign-up",
+                    Limits(
+                        address=settings.signup_mails_per_address,
+                        client=settings.signup_mails_per_client,
+                        deployment=settings.signup_mails,
+                    ),
+                ),
+            ),
+            "organizations": Organizations(
+                database=database,
+                write_scope=control_write,
+                settings=settings,
+                vault=vault,
+                brake=Brake(
+                    redis,
+                    "organizations",
+                    Limits(
+                        address=settings.organizations_mails_per_address,
+                        client=settings.organizations_mails_per_client,
+                        deployment=settings.organizations_mails,
+                    ),
+                ),
             ),
             "rollout_events": RolloutEvents(shutdown),
             "notification_streams": NotificationStreams(listeners, lifetime=settings.stream_lifetime),

@@ -37,11 +37,12 @@ from tenantry.domain.identity import (
 from tenantry.events.definition import EventCatalogue, use_catalogue
 from tenantry.kernel.personal import PersonalCatalogue, use_personal
 from tenantry.mail.definition import MailCatalogue, use_mails
-from tenantry.mail.jobs import send_mail
+from tenantry.mail.jobs import send_mail, send_platform_mail
 from tenantry.platform import (
     audit,
     catalog,
     deletion,
+    directory,
     jobs,
     lifecycle,
     operators,
@@ -49,6 +50,8 @@ from tenantry.platform import (
     provisioning,
     rollouts,
     schedules,
+    signup,
+    strangers,
     tenants,
 )
 from tenantry.tenancy.models import SharedBase, TenantBase
@@ -116,6 +119,9 @@ PLATFORM_FEATURES: tuple[Feature, ...] = (
     jobs.FEATURE,
     schedules.FEATURE,
     catalog.FEATURE,
+    strangers.FEATURE,
+    signup.FEATURE,
+    directory.FEATURE,
 )
 
 SEED_HOOKS: tuple[SeedHook, ...] = tuple(feature.seed for feature in DOMAIN_FEATURES if feature.seed is not None)
@@ -145,7 +151,7 @@ NOTIFICATIONS = EVENTS.notifications
 
 use_catalogue(EVENTS)
 
-MAILS = MailCatalogue(DOMAIN_FEATURES, job=send_mail)
+MAILS = MailCatalogue((*DOMAIN_FEATURES, *PLATFORM_FEATURES), job=send_mail, platform_job=send_platform_mail)
 """Everything that is written to people."""
 
 use_mails(MAILS)

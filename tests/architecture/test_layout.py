@@ -26,12 +26,26 @@ PECULIAR = {
     },
     "domain/identity/passwords": {"changing.py"},
     "domain/identity/people": {"copies.py"},
-    "domain/identity/sessions": {"confirmation.py", "throttle.py"},
+    "domain/identity/sessions": {
+        *("client.py", "confirmation.py", "cookies.py", "delays.py", "devices.py", "guessing.py", "last_use.py"),
+        *("manage_controller.py", "throttle.py"),
+    },
     "domain/identity/sso": {"discovery.py", "flow.py", "login_controller.py", "people.py", "verification.py"},
     "domain/identity/users": {"authority.py"},
     "domain/notifications": {"listeners.py", "stream.py"},
     "domain/organization": {"owners.py"},
     "domain/roles": {"catalogue.py"},
+    "domain/scim": {
+        "authority.py",
+        "errors.py",
+        "filters.py",
+        "groups.py",
+        "membership.py",
+        "resources.py",
+        "storage.py",
+        "users.py",
+        "values.py",
+    },
     "domain/team_invitations": {"joining.py"},
     "domain/webhooks": {"deliveries.py", "delivery_controller.py", "fanout.py", "message.py", "sending.py"},
     "platform/deletion": {"catalog.py", "certificate.py", "chore.py", "holdings.py", "purge.py"},
@@ -81,6 +95,7 @@ LACKS = {
     "platform/jobs": {"models.py"},  # the outbox is below, where jobs are written down
     "platform/schedules": {"models.py"},  # likewise: workers go by them
     "platform/lifecycle": {"models.py"},  # it changes what others own
+    "platform/strangers": {"controller.py", "schemas.py"},  # what others' public routes have in common
     "platform/tenants": {"models.py"},  # the tenant is tenancy's
 }
 

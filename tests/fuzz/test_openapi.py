@@ -96,8 +96,8 @@ def session() -> Iterator[requests.Session]:
         yield opened
 
 
-# Litestar documents every body as required; this one may be left out.
-_MAY_LACK_BODY = frozenset({"SuspendTenant"})
+# Litestar documents every body as required; these may be left out.
+_MAY_LACK_BODY = frozenset({"DeactivateUser", "SuspendTenant"})
 
 
 def _send(case: Case[Any], estate: Estate, session: requests.Session) -> None:

@@ -72,6 +72,9 @@ PUBLIC = {
     "POST /api/auth/login/second-factor": "trades the challenge of a right password, and a factor, for a token",
     "POST /api/auth/passkeys/options": "something to sign for whoever has a passkey; says nothing of who there is",
     "POST /api/auth/passkeys/login": "trades what a passkey has signed for a token",
+    "POST /api/auth/organizations": "mails somebody where they have accounts; says nothing of who there is",
+    "POST /api/signup": "has a link mailed to somebody who has no organization yet; makes nothing",
+    "POST /api/signup/confirm": "trades a mailed token for an organization",
     "POST /platform/auth/login": "trades an operator's password for a token",
     "GET /health/live": "asked by the orchestrator",
     "GET /health/ready": "asked by the orchestrator",
@@ -280,14 +283,30 @@ def test_every_table_of_a_tenant_is_some_features() -> None:
 
 
 def test_every_route_is_some_features() -> None:
-    for endpoints, features in ((API, DOMAIN_FEATURES), (PLATFORM, PLATFORM_FEATURES)):
-        listed = {controller.__qualname__ for feature in features for controller in feature.controllers}
+    domain = [controller for feature in DOMAIN_FEATURES for controller in feature.controllers]
+    platform = [controller for feature in PLATFORM_FEATURES for controller in feature.controllers]
+    strangers = [controller for feature in PLATFORM_FEATURES for controller in feature.public_controllers]
+    for endpoints, controllers in ((API, [*domain, *strangers]), (PLATFORM, platform)):
+        listed = {controller.__qualname__ for controller in controllers}
         found = {each.handler.fn.__qualname__.rpartition(".")[0] for each in endpoints if each.method != "OPTIONS"}
         assert found == listed
 
 
 def test_public_routes_are_public_for_a_reason() -> None:
     assert {str(endpoint) for endpoint in ENDPOINTS if endpoint.is_public} == PUBLIC.keys()
+
+
+async def test_the_document_asks_for_a_token_where_the_route_does_and_nowhere_else(world: World) -> None:
+    paths = (await world.http.get("/schema/openapi.json")).json()["paths"]
+    described = {
+        f"{method.upper()} {path}": operation["security"]
+        for path, item in paths.items()
+        for method, operation in item.items()
+    }
+    assert {route for route, security in described.items() if security == []} <= PUBLIC.keys()
+    assert {str(each) for each in HANDLED} <= {route for route, security in described.items() if security}
+    assert {"POST /api/auth/login", "POST /platform/auth/login", "POST /api/signup"} <= described.keys()
+    assert described["POST /api/auth/login"] == described["POST /platform/auth/login"] == []
 
 
 def test_every_route_is_on_a_plane_or_public() -> None:

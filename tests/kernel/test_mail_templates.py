@@ -29,6 +29,9 @@ GIVEN: dict[str, Any] = {
     "old_email": "ann@people.example",
     "new_email": "ann@elsewhere.example",
     "cancel": "https://app.example/cancel#token=inv_0_1",
+    "device": "Firefox on Windows",
+    "address": "203.0.113.9",
+    "moment": "23 November 2026, 19:05 UTC",
 }
 
 

@@ -15,7 +15,7 @@ from litestar import Controller, Litestar, Request, Router, delete, get, patch, 
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.params import Body, FromPath, JSONBody, QueryParameter
 from litestar.testing import TestClient
 from msgspec import Meta, field
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -93,6 +93,10 @@ class TeamController(Controller):
         if data.slug == "taken":
             raise ConflictException("The slug is taken.")
         return TeamRead(id=KNOWN, name=data.name)
+
+    @post("/join", operation_id="JoinTeam", opt={"public": True})
+    async def join_team(self, data: Annotated[TeamCreate | None, Body()] = None) -> TeamRead:
+        return TeamRead(id=KNOWN, name="Core" if data is None else data.name)
 
     @get("/{team_id:uuid}", operation_id="GetTeam")
     async def get_team(self, team_id: FromPath[UUID]) -> TeamRead:
@@ -218,7 +222,21 @@ def test_both_kinds_of_tokens_are_described_and_asked_for(document: dict[str, An
     assert "POST /api/api-keys" in schemes["tenantToken"]["description"]
     assert document["paths"]["/guarded/teams"]["get"]["security"] == [{"tenantToken": []}]
     assert document["paths"]["/platform/tenants"]["get"]["security"] == [{"operatorToken": []}]
-    assert "security" not in document["paths"]["/problems"]["get"]
+    assert document["paths"]["/problems"]["get"]["security"] == []
+
+
+def test_a_public_route_asks_for_no_token_whatever_its_router_says(document: dict[str, Any]) -> None:
+    operation = document["paths"]["/guarded/teams/join"]["post"]
+    assert operation["security"] == []
+    # It may be the one where a password is handed in.
+    assert {"401", "403"} <= operation["responses"].keys()
+    assert "401" not in document["paths"]["/problems"]["get"]["responses"]
+
+
+def test_a_body_that_may_be_left_out_is_not_said_to_be_required(document: dict[str, Any]) -> None:
+    paths = document["paths"]
+    assert paths["/guarded/teams/join"]["post"]["requestBody"]["required"] is False
+    assert paths["/guarded/teams"]["post"]["requestBody"]["required"] is True
 
 
 def test_schemas_are_closed_and_generic_pages_have_names(document: dict[str, Any]) -> None:

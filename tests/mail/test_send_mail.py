@@ -17,7 +17,7 @@ from tenantry.jobs.definition import Discard, Hopeless, Retry
 from tenantry.jobs.models import OutboxEntry
 from tenantry.kernel.errors import UnavailableException
 from tenantry.mail.definition import MailCatalogue, current_mails, require_mail, use_mails, using_mails
-from tenantry.mail.jobs import send_mail
+from tenantry.mail.jobs import send_mail, send_platform_mail
 from tests.mail.support import CONTROL, box_of, post, send_once, waiting
 from tests.mailserver import MailServer, open_mail_server
 from tests.world import TenantHandle
@@ -203,7 +203,10 @@ async def test_a_worker_without_a_mail_server_keeps_the_mail_waiting(acme: Tenan
 async def test_a_mail_of_another_release_waits_for_its_workers(acme: TenantHandle, server: MailServer) -> None:
     await invite(acme)
     [job] = await waiting(acme)
-    with using_mails(MailCatalogue((), job=send_mail)), pytest.raises(Retry, match="there is no mail 'invitation'"):
+    with (
+        using_mails(MailCatalogue((), job=send_mail, platform_job=send_platform_mail)),
+        pytest.raises(Retry, match="there is no mail 'invitation'"),
+    ):
         await send_once(acme, server, job)
 
 
@@ -242,7 +245,7 @@ async def test_one_worker_sends_what_another_did_not(acme: TenantHandle, server:
 def test_two_features_cannot_declare_one_mail() -> None:
 
     with pytest.raises(ValueError, match="declared twice"):
-        MailCatalogue((invitations.FEATURE, invitations.FEATURE), job=send_mail)
+        MailCatalogue((invitations.FEATURE, invitations.FEATURE), job=send_mail, platform_job=send_platform_mail)
 
 
 async def test_a_secret_without_a_vault_is_a_mistake_of_ours(acme: TenantHandle) -> None:

@@ -94,10 +94,13 @@ async def test_a_purge_removes_all_of_one_tenant_and_nothing_of_another(api: Wor
     assert (removed["redis"], removed["queues"]) == ({"keys": KEYS}, {"keys": QUEUE_KEYS})
     assert removed["files"] == {"objects": len(FILES), "bytes": sum(map(len, FILES.values()))}
     assert removed["controlPlane"]["operations"] == 1
+    # The owner's; that the neighbour's stays, `remains` would tell.
+    assert removed["controlPlane"]["directoryEntries"] == 1
     assert set(certificate["verified"].values()) == {0}
     assert {"schemas", "roles", "grants", "redisKeys", "queueKeys", "objects", "tenantFields"} <= set(
         certificate["verified"]
     )
+    assert {"directoryEntries", "signUps"} <= set(certificate["verified"])
 
 
 async def test_the_archive_that_a_tenant_was_made_of_is_removed_with_it(api: World) -> None:
@@ -327,12 +330,14 @@ async def test_every_table_of_the_control_plane_that_names_tenants_is_one_that_t
         )
     # A new one: what of it is to be emptied in `_scrub`, and how is it verified?
     assert {table["name"] for table in tables} == {
+        "account_directory",
         "audit_entry",
         "operation",
         "outbox",
         "purge_certificate",
         "rollout_tenant",
         "schedule",
+        "sign_up",
     }
 
 
@@ -363,14 +368,25 @@ async def test_what_the_control_plane_has_noted_about_its_rows_is_emptied(api: W
                 " updated_at) VALUES (gen_random_uuid(), $1, 'nightly', true, 'UTC', now(), now(), now())",
                 tenant.id,
             )
+            await admin.execute(
+                "INSERT INTO platform.sign_up (id, organization, slug, email, digest, expires_at, confirmed_at,"
+                " tenant_id, created_at, updated_at) VALUES (gen_random_uuid(), $2, $2, 'ann@example.com',"
+                " sha256(convert_to($2::text, 'UTF8')), now() + interval '1 day', now(), $1, now(), now())",
+                tenant.id,
+                tenant.slug,
+            )
         got = await _purge(api, acme)
         assert await admin.fetchval("SELECT array_agg(DISTINCT tenant_id) FROM platform.outbox") == [globex.id]
+        assert await admin.fetchval("SELECT array_agg(tenant_id) FROM platform.sign_up") == [globex.id]
+        assert await admin.fetchval("SELECT array_agg(tenant_id) FROM platform.account_directory") == [globex.id]
         assert await admin.fetchval("SELECT array_agg(DISTINCT tenant_id) FROM platform.schedule") == [globex.id]
         assert got["certificate"]["removed"]["controlPlane"] == {
             "operations": 1,
             "rolloutTenants": 1,
             "jobs": 1,
             "schedules": 1,
+            "directoryEntries": 1,
+            "signUps": 1,
             "tenantFields": 6,
         }
         rows = await admin.fetch("SELECT tenant_id, error, statement FROM platform.rollout_tenant")

@@ -111,6 +111,8 @@ async def _version(connection: AsyncConnection, schema: str) -> str:
 
 
 async def _in_schema(connection: AsyncConnection, schema: str) -> None:
+    """A new schema, and the shared one, whose functions a tenant's triggers call."""
+    await connection.run_sync(upgrade, "shared")
     await connection.exec_driver_sql(f'CREATE SCHEMA "{schema}"')
     await connection.exec_driver_sql(f'SET LOCAL search_path TO "{schema}"')
 

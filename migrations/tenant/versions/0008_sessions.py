@@ -18,8 +18,6 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("user_session", sa.Column("device", sa.Text(), nullable=True))
     op.add_column("user_session", sa.Column("address", sa.Text(), nullable=True))
-    op.create_check_constraint(op.f("ck_user_session_device_length"), "user_session", "char_length(device) <= 250")
-    op.create_check_constraint(op.f("ck_user_session_address_length"), "user_session", "char_length(address) <= 45")
     op.create_table(
         "known_device",
         sa.Column("id", sa.Uuid(), nullable=False),

@@ -45,6 +45,10 @@ class Owner:
     password_hash: str | None = None
     invitation_hash: bytes | None = None
     invitation_ttl: int = 0
+    invitation_id: UUID | None = None
+    """That the invitation is to have, where it is mailed as well: the mail was written down before it."""
+    is_verified: bool = False
+    """Whether the address is known to be theirs."""
 
 
 DashboardRead = Callable[["AsyncSession", Any], Awaitable[Any]]
@@ -82,6 +86,8 @@ class Feature:
 
     name: str
     controllers: tuple[type[Controller], ...] = ()
+    public_controllers: tuple[type[Controller], ...] = ()
+    """Of a package of the control plane: routes under /api, for people who have no token of anybody yet."""
     models: tuple[type[Any], ...] = ()
     permissions: tuple[Permission, ...] = ()
     identifiers: Mapping[str, type[Any]] = field(default_factory=dict)

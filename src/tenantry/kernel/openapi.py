@@ -22,9 +22,10 @@ from litestar.datastructures import ResponseHeader
 from litestar.enums import OpenAPIMediaType
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin, YamlRenderPlugin
-from litestar.openapi.spec import Components, OpenAPI, SecurityScheme
+from litestar.openapi.spec import Components, OpenAPI, Operation, SecurityScheme
 from litestar.params import FromPath
-from litestar.plugins import OpenAPISchemaPlugin
+from litestar.plugins import OpenAPISchemaPlugin, ReceiveRoutePlugin
+from litestar.routes import HTTPRoute
 
 from tenantry.kernel.errors import ResourceNotFoundException, problem_types
 from tenantry.kernel.http.headers import PAGE_POLICY
@@ -36,11 +37,12 @@ if TYPE_CHECKING:
 
     from litestar._openapi.schema_generation import SchemaCreator
     from litestar.openapi.spec import Schema
+    from litestar.routes import BaseRoute
     from litestar.typing import FieldDefinition
 
     Amend = Callable[[dict[str, Any]], None]
 
-__all__ = ("OPERATOR_TOKEN", "TENANT_TOKEN", "ClosedStructs", "finish", "openapi_config")
+__all__ = ("OPERATOR_TOKEN", "TENANT_TOKEN", "ClosedStructs", "PublicOperations", "finish", "openapi_config")
 
 TENANT_TOKEN = "tenantToken"  # noqa: S105  (the name of a security scheme)
 OPERATOR_TOKEN = "operatorToken"  # noqa: S105
@@ -68,6 +70,25 @@ class ClosedStructs(OpenAPISchemaPlugin):
         if field_definition.type_.__struct_config__.forbid_unknown_fields:
             schema.additional_properties = False
         return schema
+
+
+@dataclass
+class _PublicOperation(Operation):
+    """One that needs no token, whatever the routers above say: to that, handlers can only add."""
+
+    def __post_init__(self) -> None:
+        # An empty list is "none"; without the field, the document's own would hold.
+        self.security = []
+
+
+class PublicOperations(ReceiveRoutePlugin):
+    """Says so of every route with `opt={"public": True}`, by which the middlewares let everybody in."""
+
+    def receive_route(self, route: BaseRoute) -> None:
+        if isinstance(route, HTTPRoute):
+            for handler, _ in route.route_handler_map.values():
+                if handler.opt.get("public"):
+                    handler.operation_class = _PublicOperation
 
 
 @dataclass
@@ -100,7 +121,8 @@ def openapi_config(
     """Configuration of the description: /schema (the page), /schema/openapi.json and /schema/openapi.yaml.
 
     Routers say who may call them: `security=[{TENANT_TOKEN: []}]` or `[{OPERATOR_TOKEN: []}]`; none means anybody.
-    Pass `ClosedStructs()` to the application's plugins as well. `amend` adds to operations what handlers do not say.
+    A route with `opt={"public": True}` may be called by anybody, whatever its router says. Pass `ClosedStructs()` and
+    `PublicOperations()` to the application's plugins as well. `amend` adds to operations what handlers do not say.
     """
     bearer = {
         TENANT_TOKEN: (
@@ -279,7 +301,11 @@ _NAMING = frozenset({"tenant"})
 def _add_problems(path: str, method: str, operation: dict[str, Any], form: ErrorForm | None = None) -> set[int]:
     """Document the problems that an operation may answer with; returns their statuses."""
     statuses = {429, 503}
-    if operation.get("security"):
+    if (body := operation.get("requestBody")) and all(map(_takes_null, body["content"].values())):
+        # Litestar says of every body that it is required.
+        body["required"] = False
+    # What needs no token and takes a body is where credentials are handed in, or an organization is named.
+    if operation.get("security") or (operation.get("security") == [] and operation.get("requestBody")):
         statuses |= {401, 403}
     if "{" in path or any(parameter.get("name") in _NAMING for parameter in operation.get("parameters") or ()):
         statuses.add(404)
@@ -306,6 +332,11 @@ def _add_problems(path: str, method: str, operation: dict[str, Any], form: Error
         responses.setdefault(str(status), {"$ref": f"#/components/responses/{_response_name(status, form)}"})
     operation["responses"] = dict(sorted(responses.items()))
     return statuses
+
+
+def _takes_null(content: dict[str, Any]) -> bool:
+    """Whether a body may be null, and thereby be left out: handlers declare it as `data: X | None = None`."""
+    return {"type": "null"} in content.get("schema", {}).get("oneOf", ())
 
 
 def _litestars_own(response: dict[str, Any]) -> str | None:

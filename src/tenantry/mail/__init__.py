@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from tenantry.kernel.feature import Feature
-from tenantry.mail.jobs import send_mail
+from tenantry.mail.jobs import send_mail, send_platform_mail
 
-FEATURE = Feature(name="mail", jobs=(send_mail,))
+FEATURE = Feature(name="mail", jobs=(send_mail, send_platform_mail))

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tenantry.kernel.current import Current
+from tenantry.jobs.outbox import put_for
 from tenantry.kernel.errors import UnavailableException, define_problem
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ __all__ = (
     "Mail",
     "MailCatalogue",
     "Occasion",
+    "PlatformMail",
+    "PlatformOccasion",
     "current_mails",
     "require_mail",
     "use_mails",
@@ -89,6 +92,22 @@ class Occasion:
 
 
 @dataclass(frozen=True, slots=True)
+class PlatformOccasion:
+    """What a mail of the platform is about, when it is sent: there is no organization, or more than one."""
+
+    settings: Settings
+    about: UUID
+    """The id of a row."""
+    secret: str | None
+    """What `PlatformMail.send` was given, in the clear."""
+
+    def link(self, page: str) -> str:
+        """The address of a page for people who have no organization yet, the secret in its fragment; as `Occasion`."""
+        address = self.settings.public_page(page)
+        return address if self.secret is None else f"{address}#token={self.secret}"
+
+
+@dataclass(frozen=True, slots=True)
 class Letter:
     """What is to be sent: to one address, with the arguments of the mail's templates."""
 
@@ -97,6 +116,7 @@ class Letter:
 
 
 Compose = Callable[["AsyncSession", Occasion], Awaitable[Letter]]
+PlatformCompose = Callable[["AsyncSession", PlatformOccasion], Awaitable[Letter]]
 
 
 class Mail:
@@ -132,36 +152,78 @@ class Mail:
         Raises:
             VaultError: the vault cannot be opened.
         """
-        sealed = None
-        if secret is not None:
-            if vault is None:
-                raise TypeError("a secret needs the vault that seals it")
-            sealed = vault.seal(secret.encode(), purpose=SECRET_PURPOSE, owner=about)
+        sealed = _seal(secret, about, vault)
         return await _catalogue_of(self).job.enqueue(session, mail=self.name, about=about, sealed=sealed)
+
+    async def send_for(
+        self, session: AsyncSession, tenant_id: UUID, *, about: UUID, secret: str | None = None, vault: Vault | None
+    ) -> UUID:
+        """As `send`, in the control plane's scope, which may have it sent for whichever organization.
+
+        It waits until that is active.
+
+        Raises:
+            VaultError: the vault cannot be opened.
+        """
+        arguments = {"mail": self.name, "about": about, "sealed": _seal(secret, about, vault)}
+        entry = _catalogue_of(self).job.entry(key=None, at=None, arguments=arguments)
+        return (await put_for(session, tenant_id, entry))[0]
+
+
+class PlatformMail:
+    """Something that is written to people in the name of the deployment, not of an organization."""
+
+    def __init__(self, name: str, *, text: type[msgspec.Struct], compose: PlatformCompose, folder: Path) -> None:
+        """As `Mail`; `compose` reads in the control plane's scope."""
+        self.name = name
+        self.text = text
+        self.compose = compose
+        self.folder = folder
+
+    async def send(
+        self, session: AsyncSession, *, about: UUID, secret: str | None = None, vault: Vault | None = None
+    ) -> UUID:
+        """Have it sent, if and only if the session's transaction commits; as `Mail.send`, in the control plane's scope.
+
+        Raises:
+            VaultError: the vault cannot be opened.
+        """
+        sealed = _seal(secret, about, vault)
+        return await _catalogue_of(self).platform_job.enqueue(session, mail=self.name, about=about, sealed=sealed)
 
 
 class MailCatalogue:
     """All mails: the union of all features' manifests."""
 
-    def __init__(self, features: Iterable[Feature], *, job: Job) -> None:
-        """Read the manifests; `job` sends what they declare.
+    def __init__(self, features: Iterable[Feature], *, job: Job, platform_job: Job) -> None:
+        """Read the manifests; `job` sends what they declare of organizations, `platform_job` that of the platform.
 
         Raises:
             ValueError: two features declare one mail.
         """
         mails: dict[str, Mail] = {}
+        of_platform: dict[str, PlatformMail] = {}
         for feature in features:
             for mail in feature.mails:
-                if mail.name in mails:
+                if mail.name in mails or mail.name in of_platform:
                     raise ValueError(f"the mail {mail.name!r} is declared twice")
-                mails[mail.name] = mail
+                if isinstance(mail, PlatformMail):
+                    of_platform[mail.name] = mail
+                else:
+                    mails[mail.name] = mail
         self.mails: Mapping[str, Mail] = mails
+        self.platform_mails: Mapping[str, PlatformMail] = of_platform
         self.job = job
+        self.platform_job = platform_job
 
     @property
     def folders(self) -> tuple[Path, ...]:
         """Where their templates are."""
-        return tuple(dict.fromkeys(mail.folder for mail in self.mails.values()))
+        return tuple(dict.fromkeys(mail.folder for mail in self._all))
+
+    @property
+    def _all(self) -> tuple[Mail | PlatformMail, ...]:
+        return (*self.mails.values(), *self.platform_mails.values())
 
     def check(self, templates: Templates) -> None:
         """Look through the templates of every mail.
@@ -169,7 +231,7 @@ class MailCatalogue:
         Raises:
             TemplateProblem: one is missing or wrong.
         """
-        for mail in self.mails.values():
+        for mail in self._all:
             templates.check(mail.name, mail.text.__struct_fields__)
 
 
@@ -187,8 +249,16 @@ _mails: Current[MailCatalogue] = Current("catalogue of mails")
 use_mails, using_mails, current_mails = _mails.use, _mails.using, _mails.get
 
 
-def _catalogue_of(mail: Mail) -> MailCatalogue:
+def _seal(secret: str | None, about: UUID, vault: Vault | None) -> bytes | None:
+    if secret is None:
+        return None
+    if vault is None:
+        raise TypeError("a secret needs the vault that seals it")
+    return vault.seal(secret.encode(), purpose=SECRET_PURPOSE, owner=about)
+
+
+def _catalogue_of(mail: Mail | PlatformMail) -> MailCatalogue:
     catalogue = current_mails()
-    if catalogue.mails.get(mail.name) is not mail:
+    if mail not in (catalogue.mails.get(mail.name), catalogue.platform_mails.get(mail.name)):
         raise LookupError(f"no feature declares the mail {mail.name!r}")
     return catalogue

@@ -87,7 +87,8 @@ class Lock:
     def __post_init__(self) -> None:
         statement = None
         if self.table is not None:
-            row: Select[Any] = select(literal_column("1")).select_from(self.table).where(self.table.c.id == bindparam("id"))
+            row: Select[Any] = select(literal_column("1")).select_from(self.table)
+            row = row.where(self.table.c.id == bindparam("id"))
             # Without its key: rows that refer to it can still be made.
             statement = HotStatement(row.with_for_update(key_share=True))
         object.__setattr__(self, "_statement", statement)

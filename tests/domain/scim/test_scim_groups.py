@@ -123,3 +123,53 @@ async def test_a_list_of_groups_takes_as_many_statements_however_many_there_are(
     for number in range(4):
         await directory.group(f"More {number}", *(each["id"] for each in people))
     assert await statements() == few
+
+
+async def test_a_page_of_large_groups_is_shorter_than_it_was_asked_to_be(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = [(await directory.user(f"user-{number}"))["id"] for number in range(2)]
+    for number in range(3):
+        await directory.group(f"Group {number}", *people)
+    monkeypatch.setattr("tenantry.domain.scim.groups._MOST_SHOWN", 4)
+    first = await directory.read("/Groups")
+    assert (first["totalResults"], first["itemsPerPage"], len(first["Resources"])) == (3, 2, 2)
+    last = await directory.read("/Groups", startIndex=3)
+    assert [ids(each) for each in last["Resources"]] == [set(people)]
+    # One is always shown, and without members all of them.
+    monkeypatch.setattr("tenantry.domain.scim.groups._MOST_SHOWN", 1)
+    assert len((await directory.read("/Groups"))["Resources"]) == 1
+    assert len((await directory.read("/Groups", excludedAttributes="members"))["Resources"]) == 3
+
+
+async def test_more_members_than_a_request_may_have_are_refused(directory: Directory) -> None:
+    group = await directory.group("Large")
+    entries = [{"value": f"nobody-{number}"} for number in range(2001)]
+    for method, body in (
+        ("PUT", {"displayName": "Large", "members": entries}),
+        ("PATCH", {"Operations": [{"op": "add", "path": "members", "value": entries}]}),
+        ("PATCH", {"Operations": [{"op": "replace", "value": {"members": entries}}]}),
+    ):
+        assert error_of(await directory.ask(method, f"/Groups/{group['id']}", body)) == (400, "invalidValue")
+
+
+async def test_operations_are_applied_one_after_the_other(directory: Directory) -> None:
+    people = [(await directory.user(f"user-{number}"))["id"] for number in range(3)]
+    group = await directory.group("Red", people[0])
+    path = f"/Groups/{group['id']}"
+    answer = await directory.patch(
+        path,
+        {"op": "remove", "path": "members"},
+        {"op": "add", "path": f"{GROUP}:members", "value": {"value": people[1]}},
+        {"op": "add", "value": {"members": [{"value": people[2]}], "displayName": "Blue", "externalId": "g"}},
+        {"op": "remove", "path": f'members[type eq "User" and value eq "{people[1]}"]'},
+        {"op": "remove", "path": "externalId"},
+    )
+    assert answer.status_code == 204, answer.text
+    found = await directory.read(path)
+    assert (ids(found), found["displayName"]) == ({people[2]}, "Blue")
+    assert "externalId" not in found
+    for wrong in (5, "x", [5], [{"value": 5}], {"display": "x"}):
+        refused = await directory.patch(path, {"op": "add", "path": "members", "value": wrong})
+        assert error_of(refused) == (400, "invalidValue")
+    assert await directory.read(path) == found

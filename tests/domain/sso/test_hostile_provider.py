@@ -304,6 +304,17 @@ async def test_userinfo_is_asked_for_what_the_token_lacks_and_is_about_the_same_
     assert await browser.by(issuer, acme) == {"error": "sso-refused", "reason": "email-unverified"}
 
 
+async def test_that_another_address_is_verified_proves_nothing_of_this_one(
+    browser: Browser, issuer: Issuer, acme: TenantHandle
+) -> None:
+    await connected(issuer, acme)
+    issuer.tamper = lambda claims: {name: value for name, value in claims.items() if name != "email_verified"}
+    issuer.userinfo = {"sub": issuer.subject, "email": "ann@elsewhere.example", "email_verified": True}
+    assert await browser.by(issuer, acme) == {"error": "sso-refused", "reason": "email-unverified"}
+    issuer.userinfo["email"] = f"ann@{acme.slug}.example"
+    await browser.sign_in(acme, await browser.by(issuer, acme))
+
+
 async def test_userinfo_is_not_asked_where_the_token_says_it_all(
     browser: Browser, issuer: Issuer, acme: TenantHandle
 ) -> None:

@@ -106,11 +106,12 @@ async def found(api: World, slug: str, *, teams: int = 2) -> Inhabited:
     address = f"/api/service-accounts/{account.json()['id']}/api-keys"
     key = await owner.post(address, json={"name": "Report", "scopes": ["roles:read"]})
     assert key.status_code == 201, key.text
-    # A directory knows the owner, and has a group.
+    # A directory knows the owner, and a team.
+    known = {"Operations": [{"op": "add", "value": {"externalId": f"of-{slug}", "name": {"familyName": f"of {slug}"}}}]}
     me = (await owner.get("/api/users/me")).json()["id"]
-    known = [{"op": "add", "value": {"externalId": f"owner-{slug}", "name": {"familyName": f"Owner of {slug}"}}}]
-    assert (await owner.patch(f"/api/scim/v2/Users/{me}", json={"Operations": known})).status_code == 204
-    assert (await owner.post("/api/scim/v2/Groups", json={"displayName": f"Pushed of {slug}"})).status_code == 201
+    assert (await owner.patch(f"/api/scim/v2/Users/{me}", json=known)).status_code == 204
+    for one in (await owner.get("/api/teams")).json()["items"][:1]:
+        assert (await owner.patch(f"/api/scim/v2/Groups/{one['id']}", json=known)).status_code == 204
     # A refresh leaves a spent token behind.
     again = await api.http.post("/api/auth/refresh", json={"refreshToken": owner.refresh_token})
     assert again.status_code == 200, again.text

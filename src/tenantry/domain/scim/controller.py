@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry.domain.scim.authority import DirectoryAuthority
 from tenantry.domain.scim.errors import SCIM_ERRORS, SCIM_JSON, SCIM_ROOT, as_refusal
-from tenantry.domain.scim.protocol import SERVICE
 from tenantry.domain.scim.schemas import ScimGroup, ScimList, ScimPatch, ScimResource, ScimSearch, ScimUser
+from tenantry.domain.scim.service import SERVICE
 from tenantry.domain.scim.storage import DirectoryStorage
 from tenantry.kernel.http import answer_errors_in
 from tenantry.kernel.service import Injected

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from scim2_models import InvalidValueException, Meta, NotFoundException, Reference
 from sqlalchemy import ColumnElement, Select, String, and_, cast, delete, func, literal, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import raiseload
 
 from tenantry.domain.identity.users.models import User as Account
@@ -21,7 +23,7 @@ from tenantry.domain.scim.filters import Attribute, AttributeMap, Many
 from tenantry.domain.scim.models import DirectoryGroup, DirectoryUser
 from tenantry.domain.scim.resources import Group, Member
 from tenantry.domain.scim.users import is_visible_user
-from tenantry.domain.scim.values import id_of, line_of, version_of
+from tenantry.domain.scim.values import id_of, line_of, tag_of
 from tenantry.domain.teams.models import Team, TeamMember
 from tenantry.domain.teams.service import LAST_TEAM_OWNER, TeamService
 from tenantry.events.record import record_event
@@ -30,10 +32,12 @@ from tenantry.kernel.errors import ConflictException
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-__all__ = ("GROUP_ATTRIBUTES", "DirectoryGroups", "is_visible_group")
+__all__ = ("GROUP_ATTRIBUTES", "DirectoryGroups", "is_visible_group", "member_of")
 
 _AT_ONCE = 1000
 """Ids that one statement names."""
+_MOST_SHOWN = 5000
+"""Members of all groups on a page together."""
 
 
 def is_visible_group() -> ColumnElement[bool]:
@@ -87,28 +91,50 @@ class DirectoryGroups:
             .where(is_visible_group())
         )
 
-    async def get(self, group_id: str) -> Group:
-        """One group with its members.
+    async def get(self, group_id: str, *, members: bool = True) -> Group:
+        """One group, with its members unless nobody is shown them.
 
         Raises:
             NotFoundException: there is none of that id, or the directory let go of it.
         """
         team, record = await self._find(group_id)
-        return (await self.read([(team, record)]))[0]
+        return (await self.read([(team, record)], members=members))[0]
 
-    async def read(self, rows: Sequence[tuple[Team, DirectoryGroup | None]]) -> list[Group]:
-        """These rows on the wire, all members of each."""
-        members: dict[UUID, list[Member]] = {team.id: [] for team, _ in rows}
-        found = (
-            select(TeamMember.team_id, Account.id)
+    async def read(self, rows: Sequence[tuple[Team, DirectoryGroup | None]], *, members: bool = True) -> list[Group]:
+        """These rows on the wire. With their members, as many of them, and at least one, as have `_MOST_SHOWN`.
+
+        A page may be shorter than it was asked to be (RFC 7644 §3.4.2.4); what comes of groups is unbounded otherwise.
+        """
+        if not rows:
+            return []
+        digest = func.md5(func.string_agg(cast(Account.id, String), aggregate_order_by(literal(","), Account.id)))
+        tallied = self._members_of([team.id for team, _ in rows], TeamMember.team_id, func.count(), digest)
+        tallies = {
+            team_id: (count, found)
+            for team_id, count, found in await self._session.execute(tallied.group_by(TeamMember.team_id))
+        }
+        inside: dict[UUID, list[Member]] = {}
+        if members:
+            shown = accumulate(tallies.get(team.id, (0, ""))[0] for team, _ in rows)
+            rows = [
+                row
+                for number, (row, sum_) in enumerate(zip(rows, shown, strict=True))
+                if not number or sum_ <= _MOST_SHOWN
+            ]
+            listed = self._members_of([team.id for team, _ in rows], TeamMember.team_id, Account.id)
+            for team_id, user_id in await self._session.execute(listed.order_by(Account.id)):
+                inside.setdefault(team_id, []).append(member_of(str(user_id)))
+        return [_read(team, record, inside.get(team.id, []), tallies.get(team.id, (0, ""))[1]) for team, record in rows]
+
+    @staticmethod
+    def _members_of(team_ids: list[UUID], *columns: Any) -> Select[Any]:
+        return (
+            select(*columns)
+            .select_from(TeamMember)
             .join(Account, Account.id == TeamMember.user_id)
             .outerjoin(DirectoryUser, DirectoryUser.user_id == Account.id)
-            .where(TeamMember.team_id.in_(members), is_visible_user())
-            .order_by(TeamMember.team_id, Account.id)
+            .where(TeamMember.team_id.in_(team_ids), is_visible_user())
         )
-        for team_id, user_id in await self._session.execute(found) if members else ():
-            members[team_id].append(Member(value=str(user_id), ref=Reference(f"Users/{user_id}"), type="User"))
-        return [_read(team, record, members[team.id]) for team, record in rows]
 
     # Writing.
 
@@ -265,17 +291,20 @@ def _member_ids(sent: Group) -> set[UUID]:
     return {id_of(member.value or "") for member in sent.members or []}
 
 
-def _read(team: Team, record: DirectoryGroup | None, members: list[Member]) -> Group:
-    found = Group(
-        id=str(team.id),
-        external_id=record.external_id if record is not None else None,
-        display_name=team.name,
-        members=members or None,
-    )
+def member_of(user_id: str) -> Member:
+    """A member on the wire; not validated once more, since a group may have thousands."""
+    return Member.model_construct(value=user_id, ref=Reference(f"Users/{user_id}"), type="User")
+
+
+def _read(team: Team, record: DirectoryGroup | None, members: list[Member], digest: str) -> Group:
+    external_id = record.external_id if record is not None else None
+    found = Group(id=str(team.id), external_id=external_id, display_name=team.name)
     found.meta = Meta(
         resource_type="Group",
         created=team.created_at,
         last_modified=max(team.updated_at, record.updated_at) if record is not None else team.updated_at,
-        version=version_of(found),
+        version=tag_of([team.name, external_id, digest]),
     )
+    # Past the validation of an assignment, likewise.
+    found.__dict__["members"] = members or None
     return found

@@ -39,8 +39,10 @@ class DirectoryStorage(AsyncScimStorage):
         *,
         response_parameters: ResponseParameters[Any] | None = None,
     ) -> Resource[Any]:
-        """Raises NotFoundException. Read whole, whatever is shown of it: the version is one of everything."""
-        return await self._of(resource_type).get(resource_id)
+        """Raises NotFoundException. The version is one of everything, whatever is shown."""
+        if resource_type.name == "User":
+            return await self._users.get(resource_id)
+        return await self._groups.get(resource_id, members=_shows_members(response_parameters))
 
     async def search(
         self, resource_types: list[ResourceType], search_request: SearchRequest[Any], *, position: Any = None
@@ -64,7 +66,7 @@ class DirectoryStorage(AsyncScimStorage):
             if wanted > len(found) and skipped < count:
                 page = query.order_by(*order).offset(skipped).limit(wanted - len(found))
                 rows = (await self._session.execute(page)).all()
-                found += await store.read([(row[0], row[1]) for row in rows])
+                found += await self._read([(row[0], row[1]) for row in rows], store, search_request)
             skipped = max(0, skipped - count)
         return SearchPage(total, found)
 
@@ -83,6 +85,13 @@ class DirectoryStorage(AsyncScimStorage):
     ) -> None:
         """Raises what the two `delete` do."""
         await self._of(resource_type).delete(resource_id)
+
+    async def _read(
+        self, rows: list[Any], store: DirectoryUsers | DirectoryGroups, search: SearchRequest[Any]
+    ) -> list[Any]:
+        if isinstance(store, DirectoryUsers):
+            return list(await store.read(rows))
+        return list(await store.read(rows, members=_shows_members(search)))
 
     def _of(self, resource_type: ResourceType) -> DirectoryUsers | DirectoryGroups:
         return self._users if resource_type.name == "User" else self._groups
@@ -104,6 +113,17 @@ class DirectoryStorage(AsyncScimStorage):
             order = [nulls_first(column.desc()) if descending else nulls_last(column.asc()), key]
         assert PROVIDER.model_for(resource_type) is model  # noqa: S101 - or the attributes would be another's
         return query, order
+
+
+def _shows_members(parameters: ResponseParameters[Any] | None) -> bool:
+    def named(paths: Any) -> bool:
+        return any(str(path).rpartition(":")[2].lower().partition(".")[0] == "members" for path in paths)
+
+    if parameters is None:
+        return True
+    if parameters.attributes:
+        return named(parameters.attributes)
+    return not any(str(path).rpartition(":")[2].lower() == "members" for path in parameters.excluded_attributes or ())
 
 
 def _sorted_by(path: Any, attributes: AttributeMap) -> ColumnElement[Any]:

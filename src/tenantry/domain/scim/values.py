@@ -13,7 +13,7 @@ from scim2_models import InvalidValueException
 if TYPE_CHECKING:
     from scim2_models import Resource
 
-__all__ = ("id_of", "line_of", "version_of")
+__all__ = ("id_of", "line_of", "tag_of", "version_of")
 
 _NOTHING = UUID(int=0)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
@@ -43,6 +43,10 @@ def line_of(text: str | None, attribute: str, *, most: int = 100) -> str | None:
 
 
 def version_of(resource: Resource[Any]) -> str:
-    """A weak entity tag (RFC 7644 §3.14) of all that is shown of a resource but its `meta`."""
-    content = msgspec.json.encode(resource.model_dump(exclude={"meta"}), order="deterministic")
-    return f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'
+    """A version of all that is shown of a resource but its `meta`."""
+    return tag_of(resource.model_dump(exclude={"meta"}))
+
+
+def tag_of(content: Any) -> str:
+    """A weak entity tag (RFC 7644 §3.14) of what can be written as JSON."""
+    return f'W/"{hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()[:32]}"'

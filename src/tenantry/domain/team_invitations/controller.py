@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Request, delete, get, post
+from litestar import Controller, Request, Response, delete, get, post
 from litestar.params import Body, FromPath
 from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT
 from sqlalchemy import func
 
-from tenantry.domain.identity.sessions.controller import token_response
+from tenantry.domain.identity.sessions.controller import client_for, token_answer
 from tenantry.domain.identity.sessions.schemas import TokenResponse
 from tenantry.domain.team_invitations.joining import TeamInvitations
 from tenantry.domain.team_invitations.models import TeamInvitation
@@ -32,6 +32,7 @@ from tenantry.domain.team_invitations.service import (
 from tenantry.domain.teams.schemas import MemberRead
 from tenantry.domain.teams.service import TeamService, provide_teams
 from tenantry.kernel.schema import Page
+from tenantry.kernel.security import named_tenant_id
 from tenantry.kernel.service import Injected, ListQuery, create_list_query
 from tenantry.tenancy.guards import principal_of, requires_permission, requires_person
 from tenantry.tenancy.request import tenant_request
@@ -236,7 +237,7 @@ class TeamInvitationTokenController(Controller):
     )
     async def accept(
         self, request: Request[Any, Any, Any], data: Annotated[TeamInvitationAccept, Body()]
-    ) -> TokenResponse:
+    ) -> Response[TokenResponse]:
         """Make an account with a single-use invitation to a team, join the team, and sign in."""
         invitations: TeamInvitations = request.app.state.team_invitations
         issued = await invitations.accept(
@@ -244,10 +245,10 @@ class TeamInvitationTokenController(Controller):
             data.password,
             name=data.name,
             host_tenant=tenant_request(request).host_tenant,
-            user_agent=request.headers.get("user-agent"),
+            client=client_for(request, data, named_tenant_id(data.token)),
             catalogue=request.app.state.permissions,
         )
-        return token_response(issued)
+        return token_answer(request, issued, cookie=data.cookie)
 
     @post(
         "/decline",

@@ -24,6 +24,7 @@ from tenantry.kernel.security.policy import check_new_password
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from tenantry.domain.identity.sessions.client import Client
     from tenantry.domain.identity.sessions.service import Authenticator, Issued
     from tenantry.domain.identity.users.service import UserService
     from tenantry.domain.roles.catalogue import PermissionCatalogue
@@ -64,7 +65,7 @@ class TeamInvitations:
         *,
         name: str | None,
         host_tenant: str | None,
-        user_agent: str | None,
+        client: Client,
         catalogue: PermissionCatalogue,
     ) -> Issued:
         """Make the account, put it into the team and sign it in: all of it or nothing.
@@ -103,7 +104,7 @@ class TeamInvitations:
             await session.flush()
             await record_made(session, "accepted", invitation, actor=user_actor(user.id))
             if not await is_refused(session, user.id):
-                return await self._authenticator.open_session(session, tenant, user.id, user_agent=user_agent)
+                return await self._authenticator.open_session(session, tenant, user.id, client=client)
             # The account stays, and waits for its address to be confirmed.
             await send_verification(
                 session, tenant, user.id, user.email, settings=self._settings, vault=self._vault, actor=SYSTEM

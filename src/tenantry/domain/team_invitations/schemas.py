@@ -8,6 +8,7 @@ from uuid import UUID
 
 from msgspec import Meta
 
+from tenantry.domain.identity.sessions.schemas import SigningIn
 from tenantry.domain.teams.schemas import TeamRole
 from tenantry.events.definition import Payload
 from tenantry.kernel.schema import BaseStruct, Email, Password, ShortText, Slug
@@ -70,7 +71,7 @@ class TeamInvitationCreate(BaseStruct):
     """Of somebody new: the slug of a role that permits no more than the caller may do; `member` when left out."""
 
 
-class TeamInvitationAccept(BaseStruct):
+class TeamInvitationAccept(SigningIn):
     token: Token
     password: Password
     name: ShortText | None = None

@@ -9,7 +9,7 @@ from litestar.plugins import InitPlugin
 from tenantry.kernel.http.problem import ProblemController, exception_handlers
 from tenantry.kernel.http.request import ApiRequest
 from tenantry.kernel.metrics import metrics_endpoint
-from tenantry.kernel.openapi import ClosedStructs, openapi_config
+from tenantry.kernel.openapi import ClosedStructs, PublicOperations, openapi_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ("HttpPlugin",)
 
 
-class HttpPlugin(ClosedStructs, InitPlugin):
+class HttpPlugin(ClosedStructs, PublicOperations, InitPlugin):
     """Problem answers, strict reading, /problems, /metrics and /schema.
 
     What belongs outside of the application is `tenantry.kernel.http.edge`.

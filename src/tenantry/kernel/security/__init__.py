@@ -12,6 +12,7 @@ from tenantry.kernel.security.credentials import (
     REFRESH,
     SECOND_FACTOR,
     SIGN_UP,
+    SIGNUP,
     SSO_CODE,
     SSO_STATE,
     TEAM_INVITATION,
@@ -19,6 +20,7 @@ from tenantry.kernel.security.credentials import (
     InvalidCredential,
     ParsedCredential,
     digest_matches,
+    named_tenant_id,
 )
 from tenantry.kernel.security.keyfile import KeyFileError
 from tenantry.kernel.security.keyring import KeyInfo, Keyring, KeyringError, SigningKey
@@ -46,6 +48,7 @@ __all__ = (
     "REFRESH",
     "SECOND_FACTOR",
     "SIGN_UP",
+    "SIGNUP",
     "SSO_CODE",
     "SSO_STATE",
     "TEAM_INVITATION",
@@ -70,4 +73,5 @@ __all__ = (
     "Vault",
     "VaultError",
     "digest_matches",
+    "named_tenant_id",
 )

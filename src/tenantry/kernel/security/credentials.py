@@ -24,6 +24,7 @@ __all__ = (
     "REFRESH",
     "SECOND_FACTOR",
     "SIGN_UP",
+    "SIGNUP",
     "SSO_CODE",
     "SSO_STATE",
     "TEAM_INVITATION",
@@ -31,15 +32,18 @@ __all__ = (
     "InvalidCredential",
     "ParsedCredential",
     "digest_matches",
+    "named_tenant_id",
 )
 
 REFRESH = "rt"
+SIGN_UP = "sup"
+SIGNUP = "sgn"
+"""Of somebody who has no organization yet: in place of a tenant's id it has the sign-up's."""
 INVITATION = "inv"
 TEAM_INVITATION = "tinv"
 PASSWORD_RESET = "pwr"  # noqa: S105 - a kind of credential, and none itself
 EMAIL_VERIFICATION = "emv"
 EMAIL_CHANGE = "emc"
-SIGN_UP = "sup"
 API_KEY = "key"
 DEVICE = "dev"
 SSO_STATE = "sst"
@@ -89,6 +93,12 @@ class Credential:
         if match is None or match[1] != kind:
             raise InvalidCredential("not a valid credential")
         return ParsedCredential(UUID(hex=match[2]), hashlib.sha256(text.encode("ascii")).digest())
+
+
+def named_tenant_id(text: str) -> UUID | None:
+    """The organization that a credential of whatever kind names, good or not; None for what is none."""
+    match = _TEXT.fullmatch(text)
+    return None if match is None else UUID(hex=match[2])
 
 
 def digest_matches(a: bytes, b: bytes) -> bool:

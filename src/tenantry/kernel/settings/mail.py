@@ -75,10 +75,10 @@ class Mail(BaseModel):
         description="How long both links of a change of address are good.",
         unit="seconds",
     )
-    sign_up_ttl: int = whole(
+    member_sign_up_ttl: int = whole(
         86_400, least=60, most=2_592_000, description="How long the link of a sign-up is good.", unit="seconds"
     )
-    sign_up_requests: int = whole(
+    member_sign_up_requests: int = whole(
         200, least=1, most=100_000, description="Sign-ups to one organization in an hour.", unit="requests"
     )
     account_mails: int = whole(
@@ -97,6 +97,12 @@ class Mail(BaseModel):
     def mail_sender(self) -> str:
         """Whom mail is from, whether or not it was said."""
         return self.mail_from or _FROM
+
+    @property
+    def mail_sender_name(self) -> str:
+        """What the deployment calls itself in mail that is no organization's: the sender's name, or its domain."""
+        name, address = parse_sender(self.mail_sender)
+        return name or address.rpartition("@")[2]
 
     def page(self, path: str, *, tenant: str) -> str:
         """The address of a page for people of an organization, which `tenant` is the slug of.

@@ -16,6 +16,7 @@ from tenantry.kernel.settings.mail import Mail
 from tenantry.kernel.settings.outbound import Outbound
 from tenantry.kernel.settings.servers import PostgreSQL, Redis, Transactions
 from tenantry.kernel.settings.serving import Edge, Logs, Process, Streams
+from tenantry.kernel.settings.signup import SignUp
 from tenantry.kernel.settings.workers import Workers
 
 __all__ = ("Settings",)
@@ -27,6 +28,7 @@ class Settings(
     SecondFactors,
     Passwords,
     Outbound,
+    SignUp,
     Mail,
     Workers,
     Rollouts,
@@ -64,6 +66,14 @@ class Settings(
     def vault_path(self) -> Path:
         """The vault's file, wherever it was put."""
         return self.vault_file if self.vault_file is not None else self.keyring_path.with_name("vault.json")
+
+    def public_page(self, path: str) -> str:
+        """The address of a page for people who have no organization yet.
+
+        Raises:
+            ValueError: neither TENANTRY_PUBLIC_APP_URL nor TENANTRY_APP_URL is set.
+        """
+        return f"{self.public_app_url}/{path}" if self.public_app_url is not None else self.page(path, tenant="www")
 
     @property
     def storage_address(self) -> str:

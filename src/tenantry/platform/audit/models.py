@@ -27,7 +27,8 @@ class AuditEntry(SharedBase):
     )
 
     actor: Mapped[str] = mapped_column(Text)
-    """`operator:<id>`, `cli:<account of the system>`, `user:<tenant id>/<user id>` or `provisioner`."""
+    """`operator:<id>`, `cli:<account of the system>`, `user:<tenant id>/<user id>`, `provisioner`, or, of a stranger,
+    `sign-up` and `sign-up:<id>`."""
     action: Mapped[str] = mapped_column(Text)
     """`<resource>.<verb>`."""
     tenant_id: Mapped[UUID | None]

@@ -11,7 +11,7 @@ import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
-from sqlalchemy import delete, exists, func, null, or_, select, update
+from sqlalchemy import delete, exists, func, literal, null, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 from uuid_utils.compat import uuid7
@@ -30,9 +30,11 @@ from tenantry.platform.deletion.catalog import (
 from tenantry.platform.deletion.certificate import sign_certificate
 from tenantry.platform.deletion.holdings import count_holdings, remove_files, remove_keys
 from tenantry.platform.deletion.models import PurgeCertificate
+from tenantry.platform.directory.models import account_directory
 from tenantry.platform.provisioning.models import Operation
 from tenantry.platform.provisioning.operations import OperationFailed
 from tenantry.platform.rollouts.models import RolloutTenant
+from tenantry.platform.signup.models import SignUp
 from tenantry.platform.tenants.lifecycle import require_state, transition
 from tenantry.platform.tenants.service import tombstone_slug
 
@@ -250,11 +252,17 @@ async def _scrub(work: Work, tenant: Tenant) -> dict[str, int]:
     schedules = await work.session.scalars(
         delete(ScheduleEntry).where(ScheduleEntry.tenant_id == work.tenant_id).returning(ScheduleEntry.id)
     )
+    accounts = await work.session.execute(
+        delete(account_directory).where(account_directory.c.tenant_id == work.tenant_id).returning(literal(1))
+    )
+    sign_ups = await work.session.scalars(delete(SignUp).where(SignUp.tenant_id == work.tenant_id).returning(SignUp.id))
     emptied = {
         "operations": len(operations.all()),
         "rolloutTenants": len(rollouts.all()),
         "jobs": len(jobs.all()),
         "schedules": len(schedules.all()),
+        "directoryEntries": len(accounts.all()),
+        "signUps": len(sign_ups.all()),
     }
     transition(tenant, "purge")
     changes = {
@@ -283,9 +291,13 @@ async def _unscrubbed(work: Work) -> dict[str, int]:
     )
     jobs = select(OutboxEntry.id).where(OutboxEntry.tenant_id == work.tenant_id)
     schedules = select(ScheduleEntry.id).where(ScheduleEntry.tenant_id == work.tenant_id)
+    accounts = select(literal(1)).where(account_directory.c.tenant_id == work.tenant_id)
+    sign_ups = select(SignUp.id).where(SignUp.tenant_id == work.tenant_id)
     return {
         "jobs": len((await work.session.scalars(jobs)).all()),
         "schedules": len((await work.session.scalars(schedules)).all()),
+        "directoryEntries": len((await work.session.scalars(accounts)).all()),
+        "signUps": len((await work.session.scalars(sign_ups)).all()),
         "operations": len((await work.session.scalars(operations)).all()),
         "rolloutTenants": len((await work.session.scalars(rollouts)).all()),
         "tenantFields": row["fields"] if row is not None else 0,

@@ -30,6 +30,8 @@ def owner_payload(owner: Owner) -> dict[str, Any]:
         "password_hash": owner.password_hash,
         "invitation_hash": owner.invitation_hash.hex() if owner.invitation_hash is not None else None,
         "invitation_ttl": owner.invitation_ttl,
+        "invitation_id": str(owner.invitation_id) if owner.invitation_id is not None else None,
+        "is_verified": owner.is_verified,
     }
 
 
@@ -43,6 +45,9 @@ def owner_of(payload: dict[str, Any]) -> Owner:
         password_hash=payload["password_hash"],
         invitation_hash=bytes.fromhex(invitation) if invitation is not None else None,
         invitation_ttl=payload["invitation_ttl"],
+        # Not in what an API of the release before has written.
+        invitation_id=UUID(given) if (given := payload.get("invitation_id")) is not None else None,
+        is_verified=payload.get("is_verified", False),
     )
 
 

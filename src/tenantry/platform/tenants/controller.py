@@ -95,6 +95,7 @@ class TenantController(Controller):
             owner_password=data.owner_password,
             owner_name=data.owner_name,
             requested_by=actor_of(request),
+            mail_invitation=data.mail_invitation,
         )
         tenant = created.tenant
         body = TenantCreated(

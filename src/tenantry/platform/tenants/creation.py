@@ -16,6 +16,7 @@ from tenantry.kernel.feature import Owner
 from tenantry.kernel.schema import normalize_email
 from tenantry.kernel.security import INVITATION, Credential
 from tenantry.kernel.security.policy import check_new_password
+from tenantry.mail.definition import current_mails
 from tenantry.platform.audit.service import record
 from tenantry.platform.plans.models import Plan
 from tenantry.platform.provisioning.creation import owner_payload
@@ -27,18 +28,21 @@ from tenantry.tenancy.models import Tenant
 from tenantry.tenancy.release import served_range
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
     from uuid import UUID
 
     from sqlalchemy import Select
+    from sqlalchemy.ext.asyncio import AsyncSession
 
     from tenantry.kernel.feature import ProvisionHook
-    from tenantry.kernel.security import PasswordHasher
+    from tenantry.kernel.security import PasswordHasher, Vault
     from tenantry.kernel.settings import Settings
     from tenantry.platform.provisioning.models import Operation
     from tenantry.tenancy.context import ScopeTimes
     from tenantry.tenancy.database import Database, Transaction
     from tenantry.tenancy.registry import TenantRegistry
+
+    Before = Callable[[AsyncSession, UUID], Awaitable[None]]
 
 __all__ = ("Creation", "TenantCreator")
 
@@ -48,6 +52,9 @@ PROVISIONING_FAILED = define_problem(
     "Provisioning failed",
     "The organization's schema could not be made. Nothing of it is left but the record of the attempt.",
 )
+
+_INVITATION_MAIL = "invitation"
+"""Of the identity domain, which this package knows by name alone."""
 
 _DISTRUST = 1.0
 """Seconds after which the database is asked, where the registry hears nothing."""
@@ -82,9 +89,11 @@ class TenantCreator:
         settings: Settings,
         hooks: Sequence[ProvisionHook],
         registry: TenantRegistry | None = None,
+        vault: Callable[[], Vault] | None = None,
     ) -> None:
         """`hooks` write what depends on the owner into the tenant's schema, in this order.
 
+        `vault` opens the one that seals invitations which are mailed; without it, none is.
         With the process's registry, waiting for the provisioner costs nothing: it learns of a tenant's new state.
         """
         self._database = database
@@ -95,6 +104,7 @@ class TenantCreator:
         self._settings = settings
         self._hooks = tuple(hooks)
         self._registry = registry
+        self._vault = vault
         # An older release's revision will do while its rollout runs, this one's is better.
         served = served_range()
         self._claim = _claim(served.newest, served.revisions)
@@ -110,11 +120,18 @@ class TenantCreator:
         owner_name: str | None = None,
         requested_by: str,
         wait: float | None = None,
+        mail_invitation: bool = True,
+        verified: bool = False,
+        before: Before | None = None,
     ) -> Creation:
         """Make a tenant with its owner.
 
         Args:
             requested_by: who asked, as the audit trail names them.
+            mail_invitation: mail the owner their invitation as well, where mail is sent at all.
+            verified: the owner's address is known to be theirs.
+            before: is called in the transaction, in the control plane's scope, with the id that the tenant will have,
+                before there is any; what it raises ends the attempt, and nothing of it is left.
             wait: seconds to wait for the provisioner, where no warm schema is left; the deployment's setting by
                 default.
 
@@ -143,8 +160,11 @@ class TenantCreator:
             service = TenantService(session=session)
             plans, warm_id, revision = (await session.execute(self._claim)).one()
             check_plan(plan, plans)
+            tenant_id = warm_id or uuid7()
+            if before is not None:
+                await before(session, tenant_id)
             tenant = Tenant(
-                id=warm_id or uuid7(),
+                id=tenant_id,
                 slug=slug,
                 name=name,
                 plan=plan,
@@ -155,7 +175,9 @@ class TenantCreator:
             session.add(tenant)
             record(session, actor=requested_by, action="tenant.create", tenant_id=tenant.id, details={"plan": plan})
             await service.flush_slug(slug)
-            owner, invitation = self._owner(tenant, name=owner_name, hashed=hashed)
+            owner, invitation = self._owner(tenant, name=owner_name, hashed=hashed, verified=verified)
+            if mail_invitation:
+                await self._mail(session, tenant, owner, invitation)
             if warm_id is None:
                 operation = await request_operation(
                     session,
@@ -176,7 +198,19 @@ class TenantCreator:
         done = tenant.status != "provisioning"
         return Creation(tenant=tenant, operation_id=operation.id, done=done, invitation=invitation)
 
-    def _owner(self, tenant: Tenant, *, name: str | None, hashed: str | None) -> tuple[Owner, str | None]:
+    async def _mail(self, session: AsyncSession, tenant: Tenant, owner: Owner, invitation: str | None) -> None:
+        """Have the owner's invitation mailed once the tenant is active, if it comes to be.
+
+        The credential waits sealed, as in every mail: neither the operation nor the provisioner has it.
+        """
+        if invitation is None or owner.invitation_id is None or self._vault is None or self._settings.mail_url is None:
+            return
+        mail = current_mails().mails[_INVITATION_MAIL]
+        await mail.send_for(session, tenant.id, about=owner.invitation_id, secret=invitation, vault=self._vault())
+
+    def _owner(
+        self, tenant: Tenant, *, name: str | None, hashed: str | None, verified: bool
+    ) -> tuple[Owner, str | None]:
         """The tenant's first user, and the invitation that they need without a password: it names the tenant."""
         invitation, digest = (None, None) if hashed is not None else Credential.new(INVITATION, tenant.id)
         owner = Owner(
@@ -186,6 +220,8 @@ class TenantCreator:
             password_hash=hashed,
             invitation_hash=digest,
             invitation_ttl=self._settings.invitation_ttl,
+            invitation_id=uuid7() if digest is not None else None,
+            is_verified=verified,
         )
         return owner, invitation
 

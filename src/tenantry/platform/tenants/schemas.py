@@ -44,6 +44,8 @@ class TenantCreate(BaseStruct):
     owner_password: Password | None = None
     """When left out, the answer carries an invitation with which the owner sets one."""
     owner_name: ShortText | None = None
+    mail_invitation: bool = True
+    """Mail the invitation to the owner as well, where mail is sent at all."""
 
 
 class TenantCreated(TenantRead):

@@ -9,7 +9,8 @@ import datetime
 import hashlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -61,8 +62,9 @@ if TYPE_CHECKING:
         StepUpPayload,
     )
     from tenantry.domain.identity.principal import UserPrincipal
+    from tenantry.domain.identity.sessions.client import Client
+    from tenantry.domain.identity.sessions.guessing import Attempt, LoginGuard
     from tenantry.domain.identity.sessions.service import Authenticator, Issued
-    from tenantry.domain.identity.sessions.throttle import LoginThrottle
     from tenantry.kernel.security import PasswordHasher, Vault
     from tenantry.kernel.settings import Settings
     from tenantry.tenancy.context import TenantContext
@@ -87,7 +89,7 @@ class FactorDesk:
         hasher: PasswordHasher,
         settings: Settings,
         vault: Vault,
-        throttle: LoginThrottle,
+        throttle: LoginGuard,
         redis: Redis,
         party: RelyingParty,
         clock: Callable[[], float] = time.time,
@@ -106,7 +108,7 @@ class FactorDesk:
 
     # After the password.
 
-    async def complete(self, data: SecondFactorPayload, *, host_tenant: str | None, user_agent: str | None) -> Issued:
+    async def complete(self, data: SecondFactorPayload, *, host_tenant: str | None, client: Client) -> Issued:
         """Sign in who has shown the password already, and now a factor.
 
         Raises:
@@ -119,32 +121,46 @@ class FactorDesk:
         require_one(data)
         tenant = self._tenant_of(data.challenge, host_tenant)
         email = await self._owner_of(tenant, data.challenge)
-        await self._throttle.check(tenant, tenant.slug, email)
-        issued: Issued | None = None
-        left: int | None = None
-        async with self._database.transaction(tenant.write_scope) as transaction:
-            session = transaction.session
-            begun = await self._lock(session, tenant, data.challenge)
-            if begun is not None:
-                await check_failures(session, begun.user_id, data, most=self._settings.second_factor_daily_failures)
-                proved = await self._verify(session, tenant, begun.user_id, data, begun.webauthn_challenge)
-                if proved:
-                    await session.delete(begun)
-                    await session.execute(update(User).where(User.id == begun.user_id).values(last_login_at=func.now()))
-                    issued = await self._authenticator.open_session(
-                        session, tenant, begun.user_id, user_agent=user_agent
-                    )
-                else:
-                    left = await self._fail(session, begun, data)
+        async with self._attempt(tenant, email, client) as attempt:
+            issued, left = await self._trade(tenant, data, client)
         if issued is None:
-            await self._throttle.failed(tenant, tenant.slug, email)
             if left:
                 raise NotAuthenticatedException(
                     "The second factor is wrong.", problem=SECOND_FACTOR_INVALID, attemptsLeft=left
                 )
             raise NotAuthenticatedException("Log in again.", problem=CHALLENGE_INVALID)
-        await self._throttle.succeeded(tenant, tenant.slug, email)
+        await self._throttle.succeeded(tenant, tenant.slug, email, attempt=attempt)
         return issued
+
+    @asynccontextmanager
+    async def _attempt(self, tenant: TenantContext, email: str, client: Client) -> AsyncIterator[Attempt]:
+        """Counted like a log-in, unless it comes to no verdict."""
+        known_device = self._authenticator.known_device(tenant, email, client)
+        attempt = await self._throttle.begin(
+            tenant, tenant.slug, email, address=client.address, known_device=known_device
+        )
+        try:
+            yield attempt
+        except Exception:
+            await self._throttle.withdraw(attempt)
+            raise
+
+    async def _trade(
+        self, tenant: TenantContext, data: SecondFactorPayload, client: Client
+    ) -> tuple[Issued | None, int | None]:
+        """The tokens; or none, and how many attempts are left of the challenge, if it is good."""
+        async with self._database.transaction(tenant.write_scope) as transaction:
+            session = transaction.session
+            begun = await self._lock(session, tenant, data.challenge)
+            if begun is None:
+                return None, None
+            await check_failures(session, begun.user_id, data, most=self._settings.second_factor_daily_failures)
+            if not await self._verify(session, tenant, begun.user_id, data, begun.webauthn_challenge):
+                return None, await self._fail(session, begun, data)
+            user_id = begun.user_id
+            await session.delete(begun)
+            await session.execute(update(User).where(User.id == user_id).values(last_login_at=func.now()))
+            return await self._authenticator.open_session(session, tenant, user_id, client=client), None
 
     def _tenant_of(self, token: str, host_tenant: str | None) -> TenantContext:
         try:
@@ -229,7 +245,7 @@ class FactorDesk:
             expires_in=self._settings.second_factor_ttl,
         )
 
-    async def log_in_by_passkey(self, slug: str, data: PasskeyLoginPayload, *, user_agent: str | None) -> Issued:
+    async def log_in_by_passkey(self, slug: str, data: PasskeyLoginPayload, *, client: Client) -> Issued:
         """Sign in whoever holds a passkey of this organization, and has shown it a PIN or a fingerprint.
 
         Raises:
@@ -259,7 +275,7 @@ class FactorDesk:
             ):
                 require_active(tenant)
                 await session.execute(update(User).where(User.id == user_id).values(last_login_at=func.now()))
-                issued = await self._authenticator.open_session(session, tenant, user_id, user_agent=user_agent)
+                issued = await self._authenticator.open_session(session, tenant, user_id, client=client)
         if issued is None:
             raise ClientException("The passkey cannot be taken.", problem=PASSKEY_INVALID)
         return issued
@@ -295,7 +311,9 @@ class FactorDesk:
             public_key: dict[str, Any] = self.party.authentication(challenge=begun.webauthn_challenge, known=known)
         return PasskeyOptions(challenge=token, public_key=public_key, expires_in=ttl)
 
-    async def step_up(self, tenant: TenantContext, principal: UserPrincipal, data: StepUpPayload) -> datetime.datetime:
+    async def step_up(
+        self, tenant: TenantContext, principal: UserPrincipal, data: StepUpPayload, *, client: Client
+    ) -> datetime.datetime:
         """Let the session be a recent one, since its person has proved again who they are; the moment.
 
         Raises:
@@ -307,22 +325,22 @@ class FactorDesk:
         if (data.passkey is None) != (data.challenge is None):
             raise ValidationFailedException.of("challenge", "Expected with a passkey, and with nothing else.")
         user, methods = await self._account(tenant, principal.id)
-        await self._throttle.check(tenant, tenant.slug, user.email)
-        if data.password is not None:
-            if "password" not in methods:
-                raise PermissionDeniedException(
-                    "With a second factor, the password is not enough.",
-                    problem=STEP_UP_REQUIRED,
-                    maxAge=self._settings.step_up_after,
-                    methods=methods,
-                )
-            proved = await self._hasher.verify(user.hashed_password, data.password)
-        else:
-            proved = await self._prove(tenant, principal, data)
-        at = await self._note(tenant, principal) if proved else None
+        if data.password is not None and "password" not in methods:
+            raise PermissionDeniedException(
+                "With a second factor, the password is not enough.",
+                problem=STEP_UP_REQUIRED,
+                maxAge=self._settings.step_up_after,
+                methods=methods,
+            )
+        async with self._attempt(tenant, user.email, client) as attempt:
+            if data.password is not None:
+                proved = await self._hasher.verify(user.hashed_password, data.password)
+            else:
+                proved = await self._prove(tenant, principal, data)
+            at = await self._note(tenant, principal) if proved else None
         if at is None:
-            await self._throttle.failed(tenant, tenant.slug, user.email)
             raise PermissionDeniedException("That does not prove who you are.", problem=STEP_UP_FAILED)
+        await self._throttle.succeeded(tenant, tenant.slug, user.email, attempt=attempt)
         return at
 
     async def _account(self, tenant: TenantContext, user_id: UUID) -> tuple[User, list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from litestar import Controller, Request, post
+from litestar import Controller, Request, Response, post
 from litestar.params import Body
 from litestar.status_codes import HTTP_200_OK
 
@@ -19,8 +19,10 @@ from tenantry.domain.identity.factors.schemas import (
     StepUpPayload,
     StepUpRead,
 )
-from tenantry.domain.identity.sessions.controller import named_tenant, token_response
+from tenantry.domain.identity.sessions.client import client_of
+from tenantry.domain.identity.sessions.controller import client_for, named_tenant, token_answer
 from tenantry.domain.identity.sessions.schemas import TokenResponse
+from tenantry.kernel.security import named_tenant_id
 from tenantry.tenancy.request import request_transaction, tenant_request
 
 __all__ = ("FactorLoginController", "StepUpController")
@@ -50,18 +52,17 @@ class FactorLoginController(Controller):
     )
     async def second_factor(
         self, request: Request[Any, Any, Any], data: Annotated[SecondFactorPayload, Body()]
-    ) -> TokenResponse:
+    ) -> Response[TokenResponse]:
         """Trade the challenge of a log-in, and a code, a recovery code or a passkey, for tokens.
 
         A challenge is good once, for a few minutes and a few wrong factors.
         """
-        return token_response(
-            await _desk(request).complete(
-                data,
-                host_tenant=tenant_request(request).host_tenant,
-                user_agent=request.headers.get("user-agent"),
-            )
+        issued = await _desk(request).complete(
+            data,
+            host_tenant=tenant_request(request).host_tenant,
+            client=client_for(request, data, named_tenant_id(data.challenge)),
         )
+        return token_answer(request, issued, cookie=data.cookie)
 
     @post(
         "/passkeys/options",
@@ -87,13 +88,13 @@ class FactorLoginController(Controller):
     )
     async def log_in_by_passkey(
         self, request: Request[Any, Any, Any], data: Annotated[PasskeyLoginPayload, Body()]
-    ) -> TokenResponse:
+    ) -> Response[TokenResponse]:
         """Trade the answer of a passkey that has asked for a PIN or a fingerprint for tokens, without a password."""
-        return token_response(
-            await _desk(request).log_in_by_passkey(
-                named_tenant(request, data.tenant), data, user_agent=request.headers.get("user-agent")
-            )
-        )
+        slug = named_tenant(request, data.tenant)
+        tenant = await request.app.state.registry.find_slug(slug)
+        client = client_for(request, data, None if tenant is None else tenant.id)
+        issued = await _desk(request).log_in_by_passkey(slug, data, client=client)
+        return token_answer(request, issued, cookie=data.cookie)
 
 
 class StepUpController(Controller):
@@ -119,5 +120,5 @@ class StepUpController(Controller):
         """
         person, tenant = person_of(request), tenant_of(request)
         await request_transaction(request).pause()
-        at = await _desk(request).step_up(tenant, person, data)
+        at = await _desk(request).step_up(tenant, person, data, client=client_of(request))
         return StepUpRead(authenticated_at=at, expires_in=request.app.state.settings.step_up_after)

@@ -9,6 +9,7 @@ from uuid import UUID
 from msgspec import Meta, field, to_builtins
 
 from tenantry.domain.identity.factors.models import MOST_GRACE_DAYS
+from tenantry.domain.identity.sessions.schemas import SigningIn
 from tenantry.events.definition import Payload
 from tenantry.kernel.schema import END, UNSET, BaseStruct, Password, ShortText, Slug, UnsetType, Update
 
@@ -102,7 +103,7 @@ class FactorProof(BaseStruct):
     passkey: PasskeyAssertion | None = None
 
 
-class SecondFactorPayload(FactorProof):
+class SecondFactorPayload(FactorProof, SigningIn):
     challenge: Challenge
     """From the problem `second-factor-required`."""
 
@@ -112,7 +113,7 @@ class PasskeyLoginOptions(BaseStruct):
     """The organization's slug; may be left out where the host names it."""
 
 
-class PasskeyLoginPayload(BaseStruct):
+class PasskeyLoginPayload(SigningIn):
     challenge: Challenge
     passkey: PasskeyAssertion
     tenant: Slug | None = None

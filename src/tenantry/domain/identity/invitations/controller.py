@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from litestar import Controller, Request, delete, get, post
+from litestar import Controller, Request, Response, delete, get, post
 from litestar.params import Body, FromPath
 from litestar.status_codes import HTTP_200_OK, HTTP_202_ACCEPTED
 from sqlalchemy import or_
@@ -18,13 +18,14 @@ from tenantry.domain.identity.invitations.service import (
     provide_invitations,
     read_invitation,
 )
-from tenantry.domain.identity.sessions.controller import token_response
+from tenantry.domain.identity.sessions.controller import client_for, token_answer
 from tenantry.domain.identity.sessions.schemas import TokenResponse
 from tenantry.domain.identity.users.authority import require_may_change, require_may_grant
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.providers import provide_users
 from tenantry.domain.identity.users.service import UserService
 from tenantry.kernel.schema import Page, normalize_email
+from tenantry.kernel.security import named_tenant_id
 from tenantry.kernel.service import Injected, ListQuery, create_list_query
 from tenantry.mail.definition import require_mail
 from tenantry.tenancy.context import TenantContext
@@ -46,10 +47,10 @@ class AcceptController(Controller):
         summary="Accept an invitation",
         status_code=HTTP_200_OK,
         opt={"public": True},
-        # No token is one of the ways in: to what the router says, handlers can only add.
-        security=[{}],
     )
-    async def accept(self, request: Request[Any, Any, Any], data: Annotated[AcceptPayload, Body()]) -> TokenResponse:
+    async def accept(
+        self, request: Request[Any, Any, Any], data: Annotated[AcceptPayload, Body()]
+    ) -> Response[TokenResponse]:
         """Set a password with a single-use invitation, and sign in."""
         invitations: Invitations = request.app.state.invitations
         issued = await invitations.accept(
@@ -57,9 +58,9 @@ class AcceptController(Controller):
             data.password,
             name=data.name,
             host_tenant=tenant_request(request).host_tenant,
-            user_agent=request.headers.get("user-agent"),
+            client=client_for(request, data, named_tenant_id(data.token)),
         )
-        return token_response(issued)
+        return token_answer(request, issued, cookie=data.cookie)
 
 
 class InvitationController(Controller):

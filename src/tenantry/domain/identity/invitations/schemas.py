@@ -8,13 +8,14 @@ from uuid import UUID
 
 from msgspec import Meta, field
 
+from tenantry.domain.identity.sessions.schemas import SigningIn
 from tenantry.events.definition import Payload
 from tenantry.kernel.schema import BaseStruct, Email, Password, ShortText, Slug
 
 __all__ = ("AcceptPayload", "InvitationCopy", "InvitationCreate", "InvitationOf", "InvitationRead")
 
 
-class AcceptPayload(BaseStruct):
+class AcceptPayload(SigningIn):
     token: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")]
     password: Password
     name: ShortText | None = None

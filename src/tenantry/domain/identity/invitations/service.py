@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from sqlalchemy import Select, func, insert, select
 from sqlalchemy.orm import contains_eager, joinedload
+from uuid_utils.compat import uuid7
 
 from tenantry.domain.identity.enforcement import require_password_allowed
 from tenantry.domain.identity.invitations.mails import INVITATION_MAIL
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from tenantry.domain.identity.sessions.client import Client
     from tenantry.domain.identity.sessions.service import Authenticator, Issued
     from tenantry.kernel.feature import Owner
     from tenantry.kernel.security import Vault
@@ -194,7 +196,7 @@ class Invitations:
         self._settings = settings
 
     async def accept(
-        self, token: str, password: str, *, name: str | None, host_tenant: str | None, user_agent: str | None
+        self, token: str, password: str, *, name: str | None, host_tenant: str | None, client: Client
     ) -> Issued:
         """Set the invited person's password and sign them in. An invitation is good for one use.
 
@@ -232,7 +234,7 @@ class Invitations:
                 payload={"user_id": user.id},
                 actor=user_actor(user.id),
             )
-            return await self._authenticator.open_session(session, tenant, user.id, user_agent=user_agent)
+            return await self._authenticator.open_session(session, tenant, user.id, client=client)
 
     async def _invited(self, tenant: TenantContext, digest: bytes) -> User:
         async with self._database.transaction(tenant.read_scope) as transaction:
@@ -288,6 +290,7 @@ async def invite_owner(session: AsyncSession, owner: Owner) -> None:
         return
     await session.execute(
         insert(Invitation).values(
+            id=owner.invitation_id or uuid7(),
             user_id=owner.id,
             digest=owner.invitation_hash,
             expires_at=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=owner.invitation_ttl),

@@ -30,8 +30,6 @@ class PasswordController(Controller):
         summary="Ask for a password reset",
         status_code=HTTP_202_ACCEPTED,
         opt={"public": True},
-        # No token is one of the ways in: to what the router says, handlers can only add.
-        security=[{}],
     )
     async def ask(self, request: Request[Any, Any, Any], data: Annotated[PasswordResetRequest, Body()]) -> None:
         """Have a link mailed with which a new password can be set.
@@ -47,8 +45,6 @@ class PasswordController(Controller):
         summary="Reset a password",
         status_code=HTTP_204_NO_CONTENT,
         opt={"public": True},
-        # No token is one of the ways in: to what the router says, handlers can only add.
-        security=[{}],
     )
     async def confirm(self, request: Request[Any, Any, Any], data: Annotated[PasswordResetConfirm, Body()]) -> None:
         """Set a new password with the token of a mailed link, once. All of the account's sessions end."""

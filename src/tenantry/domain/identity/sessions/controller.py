@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from uuid import UUID
 
 from litestar import Controller, Request, Response, post
 from litestar.params import Body
@@ -10,7 +11,7 @@ from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT
 from msgspec import UNSET
 
 from tenantry.domain.identity.enrolment import ENROLMENT
-from tenantry.domain.identity.sessions.client import client_of
+from tenantry.domain.identity.sessions.client import Client, client_of
 from tenantry.domain.identity.sessions.cookies import (
     device_cookie,
     read_cookie,
@@ -18,7 +19,7 @@ from tenantry.domain.identity.sessions.cookies import (
     require_own_page,
 )
 from tenantry.domain.identity.sessions.manage_controller import own_principal, signed_out
-from tenantry.domain.identity.sessions.schemas import LoginPayload, RefreshPayload, TokenResponse
+from tenantry.domain.identity.sessions.schemas import LoginPayload, RefreshPayload, SigningIn, TokenResponse
 from tenantry.domain.identity.sessions.service import Authenticator, Issued, UserSessionService
 from tenantry.kernel.errors import NotAuthenticatedException, ValidationFailedException
 from tenantry.kernel.service import Injected, create_service_provider
@@ -26,16 +27,21 @@ from tenantry.tenancy.context import TenantContext
 from tenantry.tenancy.registry import TenantRegistry
 from tenantry.tenancy.request import tenant_request
 
-__all__ = ("SessionController", "named_tenant", "token_answer", "token_response")
+__all__ = ("SessionController", "client_for", "named_tenant", "token_answer")
 
 
-def token_response(issued: Issued) -> TokenResponse:
-    return TokenResponse(
-        access_token=issued.access_token,
-        refresh_token=issued.refresh_token,
-        expires_in=issued.expires_in,
-        enrol_by=issued.enrol_by,
-    )
+def client_for(request: Request[Any, Any, Any], data: SigningIn, tenant_id: UUID | None) -> Client:
+    """Who signs in to that organization, as the request and its body say.
+
+    Raises:
+        PermissionDeniedException: cookies are asked for, and the request is not a page's of ours.
+    """
+    token = data.device_token
+    if data.cookie:
+        require_own_page(request)
+        if token is None and tenant_id is not None:
+            token = read_cookie(request, "device", tenant_id)
+    return client_of(request, device_token=token, remember=data.cookie or data.remember_device)
 
 
 def token_answer(
@@ -43,9 +49,14 @@ def token_answer(
 ) -> Response[TokenResponse]:
     """The tokens as an answer; with `cookie`, the refresh token and the device's as cookies, and in them alone.
 
-    Whoever is given cookies has been asked by `require_own_page` before.
+    Whoever is given cookies has been asked by `client_for` before.
     """
-    body = token_response(issued)
+    body = TokenResponse(
+        access_token=issued.access_token,
+        refresh_token=issued.refresh_token,
+        expires_in=issued.expires_in,
+        enrol_by=issued.enrol_by,
+    )
     if not cookie:
         if issued.device_token is not None:
             body.device_token = issued.device_token
@@ -98,19 +109,10 @@ class SessionController(Controller):
         `challenge` for `POST /api/auth/login/second-factor` and the `methods` that are good there.
         """
         slug = named_tenant(request, data.tenant)
-        device_token = data.device_token
-        if data.cookie:
-            require_own_page(request)
-            if device_token is None and (tenant := await _cookies_tenant(request, slug)) is not None:
-                device_token = read_cookie(request, "device", tenant.id)
+        tenant = await _cookies_tenant(request, slug)
+        client = client_for(request, data, None if tenant is None else tenant.id)
         authenticator: Authenticator = request.app.state.authenticator
-        issued = await authenticator.log_in(
-            slug,
-            data.email,
-            data.password,
-            user_agent=request.headers.get("user-agent"),
-            client=client_of(request, device_token=device_token, remember=data.cookie or data.remember_device),
-        )
+        issued = await authenticator.log_in(slug, data.email, data.password, client=client)
         return token_answer(request, issued, cookie=data.cookie)
 
     @post("/refresh", operation_id="Refresh", summary="Refresh", status_code=HTTP_200_OK, opt={"public": True})

@@ -20,8 +20,6 @@ class UserSession(TenantBase):
     __table_args__ = (
         UniqueConstraint("refresh_digest", name="uq_user_session_refresh_digest"),
         length_check("user_agent", 500),
-        length_check("device", 250),
-        length_check("address", 45),
         {"info": {"secret": True}},
     )
 
@@ -30,7 +28,7 @@ class UserSession(TenantBase):
     """SHA-256 of the refresh token that is good now."""
     user_agent: Mapped[str | None] = mapped_column(Text)
     device: Mapped[str | None] = mapped_column(Text)
-    """What the user agent is, in words: `Firefox on Windows`."""
+    """What the user agent is, in words: `Firefox on Windows`; made here, and short."""
     address: Mapped[str | None] = mapped_column(Text)
     """From which it was opened, or its refresh token last traded."""
     expires_at: Mapped[datetime.datetime]

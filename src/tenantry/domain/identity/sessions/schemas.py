@@ -18,23 +18,29 @@ __all__ = (
     "SessionOf",
     "SessionRead",
     "SessionsEnded",
+    "SigningIn",
     "TokenResponse",
 )
 
 Credential = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")]
 
 
-class LoginPayload(BaseStruct):
-    email: Email
-    password: Password
-    tenant: Slug | None = None
-    """The organization's slug; may be left out where the host names it."""
+class SigningIn(BaseStruct):
+    """What whoever signs in says of where they are."""
+
     cookie: bool = False
     """For browsers: the refresh token comes as a cookie that no script can read, and not in the answer."""
     remember_device: bool = False
     """For other programs: `deviceToken` in the answer, by which this device is known again. Browsers have a cookie."""
     device_token: Credential | None = None
     """Of an earlier log-in."""
+
+
+class LoginPayload(SigningIn):
+    email: Email
+    password: Password
+    tenant: Slug | None = None
+    """The organization's slug; may be left out where the host names it."""
 
 
 class RefreshPayload(BaseStruct):

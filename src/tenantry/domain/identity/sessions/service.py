@@ -16,10 +16,10 @@ from uuid_utils.compat import uuid7
 
 from tenantry.domain.identity.account_policy.service import require_verified
 from tenantry.domain.identity.enforcement import require_password_allowed
+from tenantry.domain.identity.enrolment import find_enrol_by
 from tenantry.domain.identity.sessions.client import LONGEST, Client
 from tenantry.domain.identity.sessions.devices import device_digest, find_device, recognize
 from tenantry.domain.identity.sessions.mails import NEW_DEVICE_MAIL, SESSION_STOLEN_MAIL
-from tenantry.domain.identity.enrolment import find_enrol_by
 from tenantry.domain.identity.sessions.models import SpentRefreshToken, UserSession
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.service import UserService
@@ -163,9 +163,7 @@ class Authenticator:
         self._settings = settings
         self._throttle = throttle
 
-    async def log_in(
-        self, slug: str, email: str, password: str, *, user_agent: str | None, client: Client | None = None
-    ) -> Issued:
+    async def log_in(self, slug: str, email: str, password: str, *, client: Client) -> Issued:
         """Sign in with a password.
 
         An organization that does not exist, an unknown address and a wrong password are answered alike and take
@@ -180,7 +178,6 @@ class Authenticator:
             TooManyRequestsException: too many have failed on this account, or from the client's address.
         """
         email = normalize_email(email)
-        client = client or Client(user_agent)
         tenant = await self._registry.find_slug(slug)
         if tenant is not None and tenant.status == "provisioning":
             # Seen while it was being made; whoever was just told that it is ready is not to be refused.
@@ -194,7 +191,7 @@ class Authenticator:
             # cannot be read, and whoever has the right password is not to be told that it is wrong.
             require_served(tenant)
         attempt = await self._throttle.begin(
-            tenant, slug, email, address=client.address, known_device=self._known_device(tenant, email, client)
+            tenant, slug, email, address=client.address, known_device=self.known_device(tenant, email, client)
         )
         try:
             user = await self._credentials(tenant, email)
@@ -242,8 +239,9 @@ class Authenticator:
                 challenge = await self._second_factor.challenge(session, tenant, user_id)
                 if challenge is not None:
                     return challenge
-            return await self.open_session(session, tenant, user_id, user_agent=None, client=client)
-    def _known_device(
+            return await self.open_session(session, tenant, user_id, client=client)
+
+    def known_device(
         self, tenant: TenantContext | None, email: str, client: Client
     ) -> Callable[[], Awaitable[str | None]] | None:
         """How to ask for the device whose token the client has sent, for the brake; None where it has sent none."""
@@ -325,25 +323,16 @@ class Authenticator:
             return await UserService(session=transaction.session).credentials(email)
 
     async def open_session(
-        self,
-        session: AsyncSession,
-        tenant: TenantContext,
-        user_id: UUID,
-        *,
-        user_agent: str | None,
-        client: Client | None = None,
+        self, session: AsyncSession, tenant: TenantContext, user_id: UUID, *, client: Client
     ) -> Issued:
         """Sign a user in within the caller's transaction, who has seen to the evidence.
 
-        Somebody who has logged in before, on other devices, is told of this one by mail. `client` says more of it than
-        `user_agent`, which is then not read.
-
+        Somebody who has logged in before, on other devices, is told of this one by mail.
         Raises:
             PermissionDeniedException: their address is not confirmed, and the organization asks for it.
         """
         await require_verified(session, user_id)
         now = datetime.datetime.now(datetime.UTC)
-        client = client or Client(user_agent)
         device = await recognize(session, tenant, user_id, client)
         opened = UserSession(
             id=uuid7(),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from litestar import Controller, Request, post
+from litestar import Controller, Request, Response, post
 from litestar.params import Body
 from litestar.status_codes import HTTP_200_OK, HTTP_202_ACCEPTED
 
-from tenantry.domain.identity.sessions.controller import named_tenant, token_response
+from tenantry.domain.identity.sessions.controller import client_for, named_tenant, token_answer
 from tenantry.domain.identity.sessions.schemas import TokenResponse
 from tenantry.domain.identity.sign_up.schemas import SignUpAccept, SignUpRequest
 from tenantry.domain.identity.sign_up.service import SignUps
+from tenantry.kernel.security import named_tenant_id
 from tenantry.tenancy.request import tenant_request
 
 __all__ = ("SignUpController",)
@@ -50,7 +51,9 @@ class SignUpController(Controller):
         # No token is one of the ways in: to what the router says, handlers can only add.
         security=[{}],
     )
-    async def accept(self, request: Request[Any, Any, Any], data: Annotated[SignUpAccept, Body()]) -> TokenResponse:
+    async def accept(
+        self, request: Request[Any, Any, Any], data: Annotated[SignUpAccept, Body()]
+    ) -> Response[TokenResponse]:
         """Make an account with the token of a mailed link, once, and sign in. Its address is confirmed thereby."""
         sign_ups: SignUps = request.app.state.sign_ups
         issued = await sign_ups.accept(
@@ -58,7 +61,7 @@ class SignUpController(Controller):
             data.password,
             name=data.name,
             host_tenant=tenant_request(request).host_tenant,
-            user_agent=request.headers.get("user-agent"),
+            client=client_for(request, data, named_tenant_id(data.token)),
             catalogue=request.app.state.permissions,
         )
-        return token_response(issued)
+        return token_answer(request, issued, cookie=data.cookie)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tenantry.domain.identity.sessions.schemas import SigningIn
 from tenantry.domain.identity.verification.schemas import LinkToken
 from tenantry.kernel.schema import BaseStruct, Email, Password, ShortText, Slug
 
@@ -14,7 +15,7 @@ class SignUpRequest(BaseStruct):
     """The organization's slug; may be left out where the host names it."""
 
 
-class SignUpAccept(BaseStruct):
+class SignUpAccept(SigningIn):
     token: LinkToken
     """From the link: what follows `#token=`."""
     password: Password

@@ -24,6 +24,7 @@ from tenantry.mail.definition import require_mail
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from tenantry.domain.identity.sessions.client import Client
     from tenantry.domain.identity.sessions.service import Authenticator, Issued
     from tenantry.domain.identity.sessions.throttle import LoginThrottle
     from tenantry.domain.identity.users.service import UserService
@@ -118,7 +119,7 @@ class SignUps:
             made = SignUp(
                 email=email,
                 digest=digest,
-                expires_at=_now() + datetime.timedelta(seconds=self._settings.sign_up_ttl),
+                expires_at=_now() + datetime.timedelta(seconds=self._settings.member_sign_up_ttl),
             )
             session.add(made)
             await session.flush()
@@ -131,7 +132,7 @@ class SignUps:
         *,
         name: str | None,
         host_tenant: str | None,
-        user_agent: str | None,
+        client: Client,
         catalogue: PermissionCatalogue,
     ) -> Issued:
         """Make the account, with a confirmed address and the role of newcomers, and sign it in.
@@ -168,7 +169,7 @@ class SignUps:
                 update(SignUp).where(SignUp.email == found.email, SignUp.used_at.is_(None)).values(used_at=now)
             )
             await record_event(session, "user.signed_up", subject=user.id, actor=user_actor(user.id))
-            return await self._authenticator.open_session(session, tenant, user.id, user_agent=user_agent)
+            return await self._authenticator.open_session(session, tenant, user.id, client=client)
 
 
 async def _role_for(session: AsyncSession, email: str, catalogue: PermissionCatalogue) -> Role | None:

@@ -24,7 +24,7 @@ from uuid import UUID
 import msgspec
 import structlog
 from advanced_alchemy.exceptions import IntegrityError
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import selectinload, undefer_group
 from uuid_utils.compat import uuid7
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Select
 
+    from tenantry.domain.identity.sessions.client import Client
     from tenantry.domain.identity.sessions.service import Authenticator, Issued
     from tenantry.domain.identity.sso.discovery import Providers
     from tenantry.kernel.security import ParsedCredential, Vault
@@ -108,6 +109,7 @@ _PAGE = "sso"
 _CALLBACK = "/api/auth/sso/callback"
 _NOT_FOR_NOW = 3600
 """Seconds, for Retry-After: it is somebody's decision."""
+_NOTED = datetime.timedelta(seconds=5)
 _WORD = re.compile(r"[a-z_]{1,40}")
 
 
@@ -269,7 +271,7 @@ class SingleSignOn:
         # In the fragment, which browsers keep to themselves: no server on the way, and no log of one, gets to see it.
         return Arrival(url=f"{page}#{urlencode(words)}", cookie=cookie, is_secure=self._is_secure)
 
-    async def trade(self, code: str, verifier: str, *, host_tenant: str | None, user_agent: str | None) -> Issued:
+    async def trade(self, code: str, verifier: str, *, host_tenant: str | None, client: Client) -> Issued:
         """Trade a code for tokens, once, for the page that began.
 
         Raises:
@@ -303,7 +305,7 @@ class SingleSignOn:
             )
             if signed_in is None:
                 raise ClientException(problem=SSO_CODE_INVALID)
-            return await self._authenticator.open_session(session, tenant, signed_in, user_agent=user_agent)
+            return await self._authenticator.open_session(session, tenant, signed_in, client=client)
 
     async def _sign_in(
         self,
@@ -402,11 +404,20 @@ class SingleSignOn:
 
     async def _note_failure(self, tenant: TenantContext, connection_id: UUID, error: ProviderError) -> None:
         _log.warning("a provider failed", tenant=tenant.slug, connection=str(connection_id), error=str(error))
+        told = str(error)[:500]
         async with self._database.transaction(tenant.write_scope) as transaction:
             await transaction.session.execute(
                 update(SsoConnection)
-                .where(SsoConnection.id == connection_id)
-                .values(last_failed_at=func.now(), last_failure=str(error)[:500])
+                .where(
+                    SsoConnection.id == connection_id,
+                    # Strangers set off as well: a provider that is away is not to be a write for each of them.
+                    or_(
+                        SsoConnection.last_failed_at.is_(None),
+                        SsoConnection.last_failed_at < func.now() - _NOTED,
+                        SsoConnection.last_failure != told,
+                    ),
+                )
+                .values(last_failed_at=func.now(), last_failure=told)
             )
 
     async def _tenant(self, slug: str) -> TenantContext | None:
@@ -447,7 +458,7 @@ class SingleSignOn:
         try:
             sealed = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
             start = msgspec.json.decode(self._vault.unseal(sealed, purpose=_SEAL_PURPOSE, owner=tenant.id), type=_Start)
-        except (ValueError, SealError) as error:
+        except (ValueError, SealError, msgspec.DecodeError) as error:
             raise ClientException(problem=SSO_STATE_INVALID) from error
         if not secrets.compare_digest(start.state, state.digest) or start.expires < time.time():
             raise ClientException(problem=SSO_STATE_INVALID)

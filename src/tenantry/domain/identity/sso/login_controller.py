@@ -10,12 +10,13 @@ from litestar.datastructures import Cookie
 from litestar.params import Body, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_303_SEE_OTHER
 
-from tenantry.domain.identity.sessions.controller import named_tenant, token_response
+from tenantry.domain.identity.sessions.controller import client_for, named_tenant, token_answer
 from tenantry.domain.identity.sessions.schemas import TokenResponse
 from tenantry.domain.identity.sso.flow import LOGIN_LIFETIME, SingleSignOn
 from tenantry.domain.identity.sso.schemas import Challenge, SsoStartPayload, SsoStartResponse, SsoTokenPayload
 from tenantry.kernel.errors import ClientException, ResourceNotFoundException
 from tenantry.kernel.schema import Slug
+from tenantry.kernel.security import named_tenant_id
 from tenantry.tenancy.request import tenant_request
 
 __all__ = ("SsoLoginController",)
@@ -149,13 +150,15 @@ class SsoLoginController(Controller):
         status_code=HTTP_200_OK,
         opt={"public": True},
     )
-    async def trade(self, request: Request[Any, Any, Any], data: Annotated[SsoTokenPayload, Body()]) -> TokenResponse:
+    async def trade(
+        self, request: Request[Any, Any, Any], data: Annotated[SsoTokenPayload, Body()]
+    ) -> Response[TokenResponse]:
         """Trade the code from the address' fragment, and the verifier of the page that began, for tokens; once."""
         sso: SingleSignOn = request.app.state.sso
         issued = await sso.trade(
             data.code,
             data.code_verifier,
             host_tenant=tenant_request(request).host_tenant,
-            user_agent=request.headers.get("user-agent"),
+            client=client_for(request, data, named_tenant_id(data.code)),
         )
-        return token_response(issued)
+        return token_answer(request, issued, cookie=data.cookie)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from msgspec import Meta, field
 
+from tenantry.domain.identity.sessions.schemas import SigningIn
 from tenantry.events.definition import Payload
 from tenantry.kernel.schema import END, UNSET, BaseStruct, Email, ShortText, Slug, UnsetType, Update
 
@@ -170,7 +171,7 @@ class SsoStartResponse(BaseStruct):
     """Where the browser is to go: it leads on to the provider."""
 
 
-class SsoTokenPayload(BaseStruct):
+class SsoTokenPayload(SigningIn):
     code: Credential
     """From the fragment of the address that the browser came back to."""
     code_verifier: Verifier

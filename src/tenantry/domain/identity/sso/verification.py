@@ -91,6 +91,9 @@ async def fetch_claims(
         # Of somebody else it is, where a token was put into the place of another (OpenID Connect Core §5.3.2).
         if more.get("sub") != claims["sub"]:
             raise ProviderError("Userinfo is about somebody else than the ID token.")
+        if "email" in claims and more.get("email") != claims["email"]:
+            # What it says of an address, it says of another one.
+            more.pop("email_verified", None)
         claims = {**more, **claims}
     return claims
 

@@ -190,7 +190,12 @@ async def create_owner(session: AsyncSession, owner: Owner) -> None:
     # Two statements and nothing of the unit of work: whoever creates a tenant waits for this.
     await session.execute(
         insert(User).values(
-            id=owner.id, email=normalize_email(owner.email), name=owner.name, hashed_password=owner.password_hash
+            id=owner.id,
+            email=normalize_email(owner.email),
+            name=owner.name,
+            hashed_password=owner.password_hash,
+            is_verified=owner.is_verified,
+            verified_at=func.now() if owner.is_verified else None,
         )
     )
     role = select(literal(owner.id), Role.id).where(Role.slug == "owner")

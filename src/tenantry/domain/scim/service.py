@@ -22,7 +22,8 @@ from scim2_models import (
 )
 from scim2_server.service import ScimService, scim_exception_of
 
-from tenantry.domain.scim.resources import PROVIDER, Name, User
+from tenantry.domain.scim.membership import apply_to_group, require_few_members
+from tenantry.domain.scim.resources import PROVIDER, Group, Name, User
 from tenantry.domain.scim.users import derived_name
 
 if TYPE_CHECKING:
@@ -70,6 +71,15 @@ class DirectoryService(ScimService):
                 replacement.display_name = derived_name(replacement.name.given_name, replacement.name.family_name)
         return super().apply_replacement(current, replacement, conditions)
 
+    def apply_patch(
+        self, current: Resource[Any], patch_op: PatchOp[Any], conditions: Conditions
+    ) -> Resource[Any] | None:
+        """PATCH; of groups by `apply_to_group`."""
+        if not isinstance(current, Group):
+            return super().apply_patch(current, patch_op, conditions)
+        self.check_preconditions(current, "PATCH", conditions)
+        return current if apply_to_group(current, patch_op) else None
+
     def read_patch(self, resource_type: ResourceType, body: bytes, content_type: str | None) -> PatchOp[Any]:
         """A PATCH, without what it says of `emails`: RFC 7644 §3.5.2 would refuse it all, and Entra always says it.
 
@@ -91,6 +101,8 @@ class DirectoryService(ScimService):
             kept = [each for each in map(_without_echo, kept) if each is not None]
             if operations and not kept:
                 return PatchOp[model].model_construct(operations=[])  # type: ignore[valid-type]
+        else:
+            require_few_members({"Operations": kept})
         _require_short(kept)
         sent[key] = kept
         try:
@@ -112,6 +124,7 @@ class DirectoryService(ScimService):
 
     def _with_active(self, resource_type: ResourceType, body: bytes) -> bytes:
         sent = _object_of(body)
+        require_few_members({name.lower(): value for name, value in sent.items()})
         if not issubclass(self.get_model(resource_type), User) or "active" in {name.lower() for name in sent}:
             return body
         return msgspec.json.encode({**sent, "active": True})
