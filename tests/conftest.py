@@ -14,6 +14,8 @@ from tests.world import TenantHandle, World, open_world
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Before anything imports them, and not only the suite that they are of does.
+    pytest.register_assert_rewrite("tests.isolation.machine", "tests.isolation.routes")
     # structlog's own tracebacks show every frame's variables: rendering one keeps the event loop for seconds, long
     # enough for a registry to be stale.
     renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)

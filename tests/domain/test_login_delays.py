@@ -44,6 +44,7 @@ def attempted(rule: Rule, pauses: list[int]) -> list[tuple[int, Tally, bool]]:
     return told
 
 
+@settings(deadline=None)
 @given(RULES, PAUSES)
 def test_a_wait_is_never_longer_than_a_lock_and_always_ends(rule: Rule, pauses: list[int]) -> None:
     for now, tally, _ in attempted(rule, pauses):
@@ -52,6 +53,7 @@ def test_a_wait_is_never_longer_than_a_lock_and_always_ends(rule: Rule, pauses: 
         assert wait_for(tally, rule, now + wait) == 0
 
 
+@settings(deadline=None)
 @given(RULES, PAUSES)
 def test_from_the_limit_on_at_most_one_gets_through_in_the_time_of_a_lock(rule: Rule, pauses: list[int]) -> None:
     let_through = [(now, tally) for now, tally, through in attempted(rule, pauses) if through]
@@ -60,6 +62,7 @@ def test_from_the_limit_on_at_most_one_gets_through_in_the_time_of_a_lock(rule: 
             assert later - earlier >= rule.lock
 
 
+@settings(deadline=None)
 @given(RULES, st.integers(1, 60))
 def test_delays_grow_and_never_shrink(rule: Rule, failures: int) -> None:
     assert rule.delay(failures) <= rule.delay(failures + 1) <= rule.lock
@@ -67,6 +70,7 @@ def test_delays_grow_and_never_shrink(rule: Rule, failures: int) -> None:
         assert rule.delay(failures) == 0
 
 
+@settings(deadline=None)
 @given(RULES, PAUSES)
 def test_after_its_time_everything_is_forgotten(rule: Rule, pauses: list[int]) -> None:
     told = attempted(rule, pauses)
@@ -76,6 +80,7 @@ def test_after_its_time_everything_is_forgotten(rule: Rule, pauses: list[int]) -
     assert after_attempt(tally, rule, later) == after_attempt(Tally(), rule, later)
 
 
+@settings(deadline=None)
 @given(RULES, PAUSES, st.integers(0, 100_000))
 def test_an_attempt_that_came_to_no_verdict_leaves_no_wait(rule: Rule, pauses: list[int], took: int) -> None:
     for now, tally, through in attempted(rule, pauses):

@@ -30,10 +30,12 @@ from tenantry.events.definition import (
 )
 from tenantry.events.notification import NamedIn, NotificationKind, the_subject
 from tenantry.events.record import record_event, user_actor
-from tenantry.features import DOMAIN_FEATURES, EVENTS, JOBS, NOTIFICATIONS, SCHEDULES
+from tenantry.features import DOMAIN_FEATURES, EVENTS, JOBS, MAILS, NOTIFICATIONS, SCHEDULES
 from tenantry.jobs.testing import JobBox
 from tenantry.kernel.feature import Feature, Owner
-from tenantry.kernel.security import INVITATION, Credential
+from tenantry.kernel.mail import Mailer
+from tenantry.kernel.security import INVITATION, Credential, Vault
+from tenantry.kernel.settings import Settings
 from tenantry.platform.provisioning.models import Operation
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.wiring import scope_times
@@ -42,7 +44,13 @@ from tests.world import PASSWORD, Caller, TenantHandle, World
 
 @pytest.fixture
 def box(world: World) -> JobBox:
-    return JobBox(world.database, control_scope(scope_times(world.settings), read_only=False), JOBS)
+    control = control_scope(scope_times(world.settings), read_only=False)
+    resources = {
+        Settings: world.settings,
+        Vault: world.app.state.vault,
+        Mailer: Mailer(world.settings, MAILS.folders),
+    }
+    return JobBox(world.database, control, JOBS, resources)
 
 
 async def told(caller: Caller, **params: Any) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,11 +12,17 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
+from tenantry.domain.identity.address_changes.models import EmailChange
 from tenantry.domain.identity.api_keys.models import ApiKey
+from tenantry.domain.identity.factors.models import Passkey, RecoveryCode, TotpFactor
 from tenantry.domain.identity.people import copies
 from tenantry.domain.identity.people.copies import copy_pieces
 from tenantry.domain.identity.people.schemas import PersonalDataCopy
 from tenantry.domain.identity.sessions.models import UserSession
+from tenantry.domain.identity.sign_up.models import SignUp
+from tenantry.domain.identity.sso.models import SsoConnection, SsoIdentity
+from tenantry.domain.identity.verification.models import EmailVerification
+from tenantry.domain.scim.models import DirectoryUser
 from tenantry.features import PERSONAL_DATA
 from tenantry.kernel.errors import UnavailableException
 from tenantry.kernel.personal import Person
@@ -29,8 +36,16 @@ SECTIONS = [
     "roles",
     "profile",
     "sessions",
+    "devices",
     "invitations",
     "passwordResets",
+    "emailVerifications",
+    "emailChanges",
+    "signUps",
+    "authenticatorApps",
+    "passkeys",
+    "singleSignOn",
+    "directory",
     "memberships",
     "teamInvitationsReceived",
     "teamInvitationsSent",
@@ -80,7 +95,35 @@ async def furnish(tenant: TenantHandle) -> Caller:
         "/api/auth/password-reset", json={"tenant": tenant.slug, "email": "ann@people.example"}
     )
     assert reset.status_code == 202
+    async with tenant.world.database.transaction(tenant.context.write_scope) as transaction:
+        connection = SsoConnection(name="Provider", issuer="https://id.example", client_id="x", client_secret=b"x")
+        connection.scopes = ["openid"]
+        transaction.session.add(connection)
+        await transaction.session.flush()
+        transaction.session.add_all(_of_other_ways_in(ann.id, connection.id))
     return ann
+
+
+def _of_other_ways_in(user_id: UUID, connection_id: UUID) -> list[Any]:
+    """Rows that take a provider, a directory or an authenticator to come by."""
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+    return [
+        EmailVerification(user_id=user_id, email="ann@people.example", digest=b"v", expires_at=later),
+        EmailChange(
+            user_id=user_id,
+            old_email="ann@people.example",
+            new_email="ann@elsewhere.example",
+            old_digest=b"o",
+            new_digest=b"n",
+            expires_at=later,
+        ),
+        SignUp(email="ann@people.example", digest=b"s", expires_at=later),
+        TotpFactor(user_id=user_id, secret=b"sealed"),
+        Passkey(user_id=user_id, credential_id=b"c", public_key=b"p", name="Laptop", transports=[]),
+        SsoIdentity(user_id=user_id, connection_id=connection_id, subject="248289761001"),
+        DirectoryUser(user_id=user_id, external_id="ann-1", given_name="Ann", family_name="Example"),
+        RecoveryCode(user_id=user_id, digest=b"r"),
+    ]
 
 
 async def test_a_copy_has_everything_of_ones_own(acme: TenantHandle, globex: TenantHandle) -> None:
@@ -96,6 +139,10 @@ async def test_a_copy_has_everything_of_ones_own(acme: TenantHandle, globex: Ten
     assert [(each["team"]["slug"], each["role"]) for each in data["memberships"]] == [("red", "admin")]
     assert [each["name"] for each in data["apiKeys"]] == ["Ann's laptop"]
     assert len(data["sessions"]) == len(data["passwordResets"]) == len(data["notifications"]) == 1
+    assert [name for name, rows in data.items() if not rows] == ["invitations"], "she was added, and not invited"
+    assert [each["newEmail"] for each in data["emailChanges"]] == ["ann@elsewhere.example"]
+    assert [each["subject"] for each in data["singleSignOn"]] == ["248289761001"]
+    assert [(each["externalId"], each["givenName"]) for each in data["directory"]] == [("ann-1", "Ann")]
     assert [(each["kind"], each["inApp"]) for each in data["notificationPreferences"]] == [("user.created", True)]
     assert [each["userId"] for each in data["teamInvitationsReceived"]] == [str(ann.id)]
     assert [each["role"] for each in data["teamInvitationsSent"]] == ["member"]

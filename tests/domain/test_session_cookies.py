@@ -75,7 +75,7 @@ async def test_the_refresh_token_comes_as_a_cookie_and_nowhere_else(
     world: World, acme: TenantHandle, browser: Browser
 ) -> None:
     answer = await browser.log_in(acme)
-    assert set(answer.json()) == {"accessToken", "expiresIn", "tokenType"}
+    assert set(answer.json()) == {"accessToken", "expiresIn", "tokenType", "enrolBy"}
     assert await _works(world, answer)
     cookie = browser.jar[_refresh_name(acme)]
     assert cookie.value.startswith(f"rt_{acme.tenant_id.hex}_")
@@ -90,7 +90,7 @@ async def test_without_asking_there_is_no_cookie(world: World, acme: TenantHandl
         "/api/auth/login", json={"tenant": acme.slug, "email": acme.owner_email, "password": PASSWORD}
     )
     assert "set-cookie" not in answer.headers
-    assert set(answer.json()) == {"accessToken", "refreshToken", "expiresIn", "tokenType"}
+    assert set(answer.json()) == {"accessToken", "refreshToken", "expiresIn", "tokenType", "enrolBy"}
 
 
 async def test_a_cookie_is_traded_for_another_and_good_once(world: World, acme: TenantHandle, browser: Browser) -> None:
@@ -98,7 +98,7 @@ async def test_a_cookie_is_traded_for_another_and_good_once(world: World, acme: 
     spent = browser.jar[_refresh_name(acme)]
     answer = await browser.refresh(acme)
     assert answer.status_code == 200, answer.text
-    assert set(answer.json()) == {"accessToken", "expiresIn", "tokenType"}
+    assert set(answer.json()) == {"accessToken", "expiresIn", "tokenType", "enrolBy"}
     renewed = browser.jar[_refresh_name(acme)]
     assert renewed.value != spent.value
     assert renewed["path"] == "/api/auth/refresh"

@@ -101,6 +101,7 @@ def _environment(addresses: Template, home: Path, overrides: Mapping[str, object
         "TENANTRY_LOG_LEVEL": "WARNING",
         # Where there is no mail, what sends some is refused.
         "TENANTRY_APP_URL": str(settings.app_url),
+        "TENANTRY_API_URL": str(settings.api_url),
         "TENANTRY_MAIL_URL": str(settings.mail_url),
     }
     return found | {f"TENANTRY_{name.upper()}": str(value) for name, value in overrides.items()}

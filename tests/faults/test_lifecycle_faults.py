@@ -18,6 +18,7 @@ from tests.databases import Template
 from tests.faults.crashing import crash_everywhere
 from tests.platform.belongings import make_due
 from tests.platform.lifecycle.support import (
+    SECRET,
     Digests,
     Inhabited,
     ask,
@@ -37,14 +38,6 @@ from tests.platform.support import as_admin, open_api
 from tests.world import PASSWORD, World
 
 pytestmark = pytest.mark.slow
-
-SECRET = {
-    *("api_key", "user_session", "spent_refresh_token", "invitation", "password_reset", "team_invitation"),
-    *("sso_connection", "sso_domain", "sso_grant", "sso_identity", "sso_login"),
-    *("email_change", "email_verification", "sign_up"),
-    *("webhook_endpoint", "webhook_delivery", "webhook_attempt", "idempotent_request"),
-    *("known_device", "login_attempt"),
-}
 
 
 @dataclass(frozen=True)

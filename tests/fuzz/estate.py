@@ -89,11 +89,15 @@ class Estate:
         to_team = self._post(f"/api/teams/{team['id']}/invitations", {"email": f"bob-{number}@people.example"})
         role = self._post("/api/roles", {"name": f"Keeper {number}", "permissions": ["tags:read"]})
         invitation = self._post("/api/invitations", {"email": f"eve-{number}@people.example"})
+        # There may be so many of them, and one is furnished for each operation that deletes.
+        connections = self._deployment.client.get("/api/sso/connections", headers=session.headers).json()["items"]
+        for each in connections:
+            self._deployment.client.delete(f"/api/sso/connections/{each['id']}", headers=session.headers)
         connection = self._post(
             "/api/sso/connections",
             {
                 "name": f"Directory {number}",
-                "issuer": "http://127.0.0.1:9/",
+                "issuer": "https://id.invalid/",
                 "clientId": "tenantry",
                 "clientSecret": "a secret",
                 "domains": [f"people-{number}.example"],

@@ -12,9 +12,6 @@ import pytest
 from tests.databases import Template
 from tests.isolation.estate import Estate, open_estate
 
-# Before they are imported, that is.
-pytest.register_assert_rewrite("tests.isolation.machine", "tests.isolation.routes")
-
 
 @pytest.fixture(scope="module")
 async def estate(template: Template) -> AsyncIterator[Estate]:
@@ -50,3 +47,9 @@ async def _lost_connections_are_no_news(anyio_backend: str) -> AsyncIterator[Non
     loop.set_exception_handler(sift)
     yield
     loop.set_exception_handler(report)
+
+
+@pytest.fixture(autouse=True)
+def _many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each case plants what it is about, and an organization may have twenty providers."""
+    monkeypatch.setattr("tenantry.domain.identity.sso.service.MOST_CONNECTIONS", 10_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenantry.kernel.http.address import NOWHERE, ClientAddress, client_address, parse_networks
@@ -70,6 +70,7 @@ def test_a_host_is_an_address_or_its_64_and_a_network_its_24_or_48() -> None:
     assert (six.host, six.network) == ("2001:4860:1:2::/64", "2001:4860:1::/48")
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.characters(codec="latin-1", exclude_characters=","), max_size=40), max_size=30))
 def test_what_a_client_sends_before_never_changes_what_its_proxy_has_seen(sent: list[str]) -> None:
     assert str(seen("127.0.0.1", *sent, "8.8.8.8")) == "8.8.8.8"

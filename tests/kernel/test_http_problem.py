@@ -26,7 +26,8 @@ from litestar.testing import TestClient
 from sqlalchemy.exc import ProgrammingError
 
 from tenantry.kernel.errors import ApplicationException, ConflictException, NotAuthenticatedException, problem_types
-from tenantry.kernel.http import PROBLEM_JSON, Edge, edge
+from tenantry.kernel.http import PROBLEM_JSON, Edge, ErrorForm, answer_errors_in, edge
+from tenantry.kernel.http import problem as problems
 from tenantry.kernel.http.plugin import HttpPlugin
 from tenantry.kernel.security import BrokenSealError, VaultError
 
@@ -239,3 +240,35 @@ def test_what_is_wrong_with_the_vault_is_for_the_log_alone(client: TestClient[Ed
     assert (line["error"], line["reason"]) == ("VaultError", "there is no vault at /keys/vault.json")
     # Never put right by trying again.
     assert "seal" not in problem(client.get("/raise/seal"), 500, "internal")["detail"]
+
+
+def test_errors_below_a_prefix_have_the_form_of_another_protocol(
+    client: TestClient[Edge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever they come up: in a route, for want of one, and before all of them."""
+    monkeypatch.setattr(problems, "_forms", {})
+    form = ErrorForm(
+        name="Plain",
+        prefix="/raise/",
+        media_type="application/plain+json",
+        statuses={422: 400},
+        encode=lambda error, detail: {"told": detail, "was": error.problem.slug},
+        schema={"type": "object"},
+    )
+    answer_errors_in(form)
+    answer_errors_in(form)
+    expected = {
+        "/raise/conflict": (409, "conflict"),
+        "/raise/none/of/these": (404, "not-found"),
+        "/raise/conflict?a=%00": (400, "validation"),
+        "/raise/bug": (500, "internal"),
+    }
+    for path, (status, slug) in expected.items():
+        answer = client.get(path)
+        assert (answer.status_code, answer.json()["was"]) == (status, slug)
+        assert answer.headers["Content-Type"] == "application/plain+json"
+        assert "hunter2" not in answer.text
+    assert answer.headers["X-Request-ID"] in answer.json()["told"]
+    assert client.get("/elsewhere").headers["Content-Type"] == PROBLEM_JSON
+    with pytest.raises(ValueError, match="/raise/"):
+        answer_errors_in(ErrorForm("Other", "/raise/", "application/json", {}, lambda *_: {}, {}))

@@ -139,7 +139,9 @@ async def test_it_comes_by_itself_every_night_and_runs_as_a_worker_runs_it(api: 
     await clock.enrol()
     box = JobBox(api.database, control(api), [measure_catalog])
     async with as_admin(api.addresses) as admin:
-        await admin.execute("UPDATE platform.schedule SET next_run_at = now() - interval '1 hour'")
+        await admin.execute(
+            "UPDATE platform.schedule SET next_run_at = now() - interval '1 hour' WHERE name = 'measure_catalog'"
+        )
     await clock.tick()
     assert await box.drain(None) == [(await read(api))["latest"]["day"]]
 

@@ -177,7 +177,7 @@ async def test_it_is_a_keyed_hash_and_the_key_is_the_databases_own(world: World,
         "SELECT * FROM platform.account_directory",
         "SELECT * FROM platform.account_directory_key",
         "DELETE FROM platform.account_directory",
-        "SELECT * FROM platform.sign_up",
+        "SELECT * FROM platform.signup",
         "SELECT * FROM platform.public_request",
         "SELECT platform.account_tenants('ann@people.example')",
         "SELECT platform.keyed_digest('ann@people.example')",
@@ -259,7 +259,7 @@ async def test_accounts_that_were_there_before_it_are_in_it_after_the_migration(
         async with engine.connect() as connection:
             await connection.execute(text(f'CREATE SCHEMA "{schema_name(tenant_id)}"'))
             await connection.execute(text(f'SET LOCAL search_path TO "{schema_name(tenant_id)}"'))
-            await connection.run_sync(upgrade, "tenant", "0007")
+            await connection.run_sync(upgrade, "tenant", "0014")
             insert = text(
                 "INSERT INTO user_account (id, email, is_active, is_superuser, is_verified, joined_at, created_at,"
                 " updated_at) VALUES (gen_random_uuid(), :email, :active, false, false, now(), now(), now())"

@@ -79,7 +79,7 @@ async def test_a_compiled_schema_equals_one_that_was_migrated_step_by_step(
         found = await describe_schemas(connection, [schema_name(one) for one in ids])
     assert all(lines == expected for lines in found.values())
     assert {line.partition(" ")[0] for line in expected} == {
-        *("schema:", "role", "membership", "table", "column", "constraint", "index", "privileges")
+        *("schema:", "role", "membership", "table", "column", "constraint", "index", "trigger", "privileges")
     }
     assert not any(str(one.hex) in line for one in ids for lines in found.values() for line in lines)
     assert "column team.name: text NOT NULL" in expected

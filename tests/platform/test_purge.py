@@ -337,7 +337,7 @@ async def test_every_table_of_the_control_plane_that_names_tenants_is_one_that_t
         "purge_certificate",
         "rollout_tenant",
         "schedule",
-        "sign_up",
+        "signup",
     }
 
 
@@ -369,7 +369,7 @@ async def test_what_the_control_plane_has_noted_about_its_rows_is_emptied(api: W
                 tenant.id,
             )
             await admin.execute(
-                "INSERT INTO platform.sign_up (id, organization, slug, email, digest, expires_at, confirmed_at,"
+                "INSERT INTO platform.signup (id, organization, slug, email, digest, expires_at, confirmed_at,"
                 " tenant_id, created_at, updated_at) VALUES (gen_random_uuid(), $2, $2, 'ann@example.com',"
                 " sha256(convert_to($2::text, 'UTF8')), now() + interval '1 day', now(), $1, now(), now())",
                 tenant.id,
@@ -377,7 +377,7 @@ async def test_what_the_control_plane_has_noted_about_its_rows_is_emptied(api: W
             )
         got = await _purge(api, acme)
         assert await admin.fetchval("SELECT array_agg(DISTINCT tenant_id) FROM platform.outbox") == [globex.id]
-        assert await admin.fetchval("SELECT array_agg(tenant_id) FROM platform.sign_up") == [globex.id]
+        assert await admin.fetchval("SELECT array_agg(tenant_id) FROM platform.signup") == [globex.id]
         assert await admin.fetchval("SELECT array_agg(tenant_id) FROM platform.account_directory") == [globex.id]
         assert await admin.fetchval("SELECT array_agg(DISTINCT tenant_id) FROM platform.schedule") == [globex.id]
         assert got["certificate"]["removed"]["controlPlane"] == {

@@ -24,7 +24,7 @@ from tests.mailserver import MailServer, open_mail_server
 from tests.platform.strangers import open_door, platform_box, platform_post, platform_waiting, sign_up
 from tests.world import PASSWORD, World
 
-INVALID = (400, "/problems/sign-up-invalid")
+INVALID = (400, "/problems/signup-invalid")
 TAKEN = (409, "/problems/slug-taken")
 _numbers = itertools.count(1)
 
@@ -140,7 +140,7 @@ async def test_the_link_lies_in_the_development_outbox_and_nowhere_else(api: Wor
     assert email not in str(job)
     assert token not in str(job)
     async with api.database.transaction(CONTROL) as transaction:
-        row = await transaction.session.execute(text("SELECT sign_up::text FROM sign_up WHERE slug = :s"), {"s": name})
+        row = await transaction.session.execute(text("SELECT signup::text FROM signup WHERE slug = :s"), {"s": name})
         assert token.rpartition("_")[2] not in row.scalar_one()
 
 
@@ -354,7 +354,7 @@ async def test_a_deployment_has_no_sign_up_unless_it_says_so(world: World, name:
         ("/confirm", {"token": f"sgn_{uuid4().hex}_{'0' * 64}", "password": PASSWORD}),
     ):
         answer = await world.http.post(f"/api/signup{path}", json=body)
-        assert problem_of(answer) == (403, "/problems/sign-up-closed")
+        assert problem_of(answer) == (403, "/problems/signup-closed")
 
 
 async def test_without_mail_or_a_plan_it_is_not_available(
@@ -363,18 +363,18 @@ async def test_without_mail_or_a_plan_it_is_not_available(
     wish = {"organization": name, "slug": name}
     async with open_door(world) as api:
         settings = api.settings.model_copy(update={"mail_url": None})
-        monkeypatch.setattr(api.app.state.sign_ups, "_settings", settings)
+        monkeypatch.setattr(api.app.state.signups, "_settings", settings)
         assert problem_of(await sign_up(api, f"ann@{name}.example", **wish)) == (503, "/problems/mail-not-configured")
     async with open_door(world, signup_plan="nobodys") as api:
         answer = await sign_up(api, f"ann@{name}.example", **wish)
-        assert problem_of(answer) == (503, "/problems/sign-up-unavailable")
+        assert problem_of(answer) == (503, "/problems/signup-unavailable")
 
 
 async def test_a_plan_that_went_meanwhile_leaves_the_link_good(world: World, server: MailServer, name: str) -> None:
     async with open_door(world) as api:
         token = await token_of(api, server, name)
     async with open_door(world, signup_plan="nobodys") as api:
-        assert problem_of(await confirm(api, token)) == (503, "/problems/sign-up-unavailable")
+        assert problem_of(await confirm(api, token)) == (503, "/problems/signup-unavailable")
     async with open_door(world) as api:
         await made(api, await confirm(api, token), token)
 

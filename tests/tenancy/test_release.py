@@ -13,6 +13,8 @@ from tenantry.tenancy import release
 from tenantry.tenancy.migrations import head
 from tenantry.tenancy.release import OLDEST_SERVED, served_range, served_revisions
 from tenantry.tenancy.revisions import UnknownRevisionError, revisions
+from tests.domain.sso.issuer import open_issuer
+from tests.domain.sso.support import Browser, connect_to
 from tests.isolation.routes import ENDPOINTS, body_of
 from tests.platform.support import as_admin, eventually, open_api, tenant_body
 from tests.tenancy.trees import Trees, revision_text
@@ -166,16 +168,40 @@ def test_the_routes_that_find_their_tenant_themselves_are_those_that_are_tested_
         *("POST /api/auth/sign-up", "POST /api/auth/sign-up/accept"),
         # These are about no tenant: there is none yet, or the control plane alone is asked.
         *("POST /api/signup", "POST /api/signup/confirm", "POST /api/auth/organizations"),
+        *("POST /api/auth/sso/start", "GET /api/auth/sso/start", "GET /api/auth/sso/callback"),
+        *("POST /api/auth/sso/token", "POST /api/auth/login/second-factor"),
+        *("POST /api/auth/passkeys/options", "POST /api/auth/passkeys/login"),
     }
 
 
+async def test_signing_in_by_a_provider_is_refused_at_each_of_its_steps(
+    world: World, ledger: Ledger, acme: TenantHandle
+) -> None:
+    browser = Browser(world)
+    async with open_issuer() as issuer:
+        connection = await connect_to(issuer, acme)
+        comes_back = issuer.authorize(await browser.set_off(acme))
+        await ledger.put(acme, AHEAD)
+        start = {"tenant": acme.slug, "connection": connection["id"], "codeChallenge": browser.challenge}
+        for answer in (
+            await browser.locate(acme),
+            await browser.http.get("/api/auth/sso/start", params=start),
+            await browser.http.get(comes_back),
+            await browser.trade(f"ssc_{acme.tenant_id.hex}_{'0' * 64}"),
+        ):
+            _is_refused(answer, AHEAD, OLDEST_SERVED, served_range().newest)
+    await browser.http.aclose()
+
+
 @pytest.mark.parametrize("email", ["owner", "nobody"])
-async def test_what_is_asked_for_by_mail_is_refused_whether_or_not_there_is_an_account(
+async def test_what_is_asked_for_without_a_token_is_refused_whether_or_not_there_is_an_account(
     world: World, ledger: Ledger, acme: TenantHandle, email: str
 ) -> None:
     await ledger.put(acme, AHEAD)
     asked = {"tenant": acme.slug, "email": f"{email}@{acme.slug}.example"}
     token = f"{acme.tenant_id.hex}_{'0' * 64}"
+    signed = {"clientDataJSON": "AA", "authenticatorData": "AA", "signature": "AA"}
+    passkey = {"id": "AA", "rawId": "AA", "response": signed}
     for path, body in (
         ("password-reset", asked),
         ("password-reset/confirm", {"token": f"pwr_{token}", "password": PASSWORD}),
@@ -185,6 +211,9 @@ async def test_what_is_asked_for_by_mail_is_refused_whether_or_not_there_is_an_a
         ("email-change/cancel", {"token": f"emc_{token}"}),
         ("sign-up", asked),
         ("sign-up/accept", {"token": f"sup_{token}", "password": PASSWORD}),
+        ("login/second-factor", {"challenge": f"mfa_{token}", "code": "123456"}),
+        ("passkeys/options", {"tenant": acme.slug}),
+        ("passkeys/login", {"tenant": acme.slug, "challenge": "x", "passkey": passkey}),
     ):
         answer = await world.http.post(f"/api/auth/{path}", json=body)
         _is_refused(answer, AHEAD, OLDEST_SERVED, served_range().newest)

@@ -246,6 +246,9 @@ def _asset(name: FromPath[str]) -> Response[bytes]:
     )
 
 
+_WITHOUT_BODY = frozenset({"204", "303"})
+
+
 def finish(document: dict[str, Any], amend: Amend | None = None) -> dict[str, Any]:
     """Add to a document what holds for every operation, and to each what `amend` says. Changes and returns it."""
     components = document.setdefault("components", {})
@@ -261,6 +264,10 @@ def finish(document: dict[str, Any], amend: Amend | None = None) -> dict[str, An
         forms[name] = form
         for method, operation in item.items():
             if method in _METHODS:
+                responses = operation.get("responses", {})
+                for status in _WITHOUT_BODY & responses.keys():
+                    # Litestar documents JSON also where a handler answers with headers alone.
+                    responses[status].pop("content", None)
                 if amend is not None:
                     amend(operation)
                 used |= {(name, status) for status in _add_problems(path, method, operation, form)}

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tenantry.kernel.current import Current
 from tenantry.jobs.outbox import put_for
+from tenantry.kernel.current import Current
 from tenantry.kernel.errors import UnavailableException, define_problem
 
 if TYPE_CHECKING:

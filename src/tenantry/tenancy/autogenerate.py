@@ -124,13 +124,15 @@ def _write(
 
 def _make_scratch(connection: Connection, tree: Tree) -> None:
     """The tree's head in a schema of its own, for as long as the transaction lasts, which nobody commits."""
-    if tree == "tenant":
-        connection.exec_driver_sql(f"CREATE SCHEMA {_SCRATCH}")
-        connection.exec_driver_sql(f"SET LOCAL search_path TO {_SCRATCH}")
-    elif connection.scalar(text("SELECT to_regnamespace(:name)"), {"name": SHARED_SCHEMA}) is not None:
+    if connection.scalar(text("SELECT to_regnamespace(:name)"), {"name": SHARED_SCHEMA}) is not None:
         # Revisions of the shared tree name their schema, so the one that is there steps aside; nobody else sees it do
         # so before a commit, which never comes, and none of its tables is locked.
-        connection.exec_driver_sql(f"ALTER SCHEMA {SHARED_SCHEMA} RENAME TO {_SCRATCH}")
+        connection.exec_driver_sql(f"ALTER SCHEMA {SHARED_SCHEMA} RENAME TO {_SCRATCH}_aside")
+    if tree == "tenant":
+        # Triggers of tenants' tables call functions of the shared schema: of this release's, whatever is there.
+        upgrade(connection, "shared")
+        connection.exec_driver_sql(f"CREATE SCHEMA {_SCRATCH}")
+        connection.exec_driver_sql(f"SET LOCAL search_path TO {_SCRATCH}")
     upgrade(connection, tree)
 
 

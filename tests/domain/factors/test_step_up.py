@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tenantry.domain.identity.sessions.guessing import FREE
 from tests.domain.factors.support import (
     NOW,
     add_passkey,
@@ -168,8 +169,11 @@ async def test_exactly_one_proof_is_asked_for(acme: TenantHandle) -> None:
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "challenge")
 
 
-async def test_whoever_guesses_within_a_session_is_braked_as_at_the_door(acme: TenantHandle) -> None:
-    for _ in range(acme.world.settings.login_failures):
+async def test_whoever_guesses_within_a_session_is_braked_as_at_the_door(
+    acme: TenantHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acme.world.app.state.authenticator._throttle, "_clock", lambda: NOW)
+    for _ in range(FREE + 1):
         assert problem_of(await acme.post("/api/auth/step-up", json={"password": "wrong"})) == FAILED
     refused = await acme.post("/api/auth/step-up", json={"password": PASSWORD})
     assert problem_of(refused) == (429, "too-many-requests")

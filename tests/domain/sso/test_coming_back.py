@@ -230,6 +230,25 @@ async def test_a_connection_that_was_changed_meanwhile_takes_nobody_in(
     assert problem_of(await browser.http.get(url)) == STATE
 
 
+async def test_what_a_browser_is_sent_off_with_is_of_the_form_that_it_must_have(
+    browser: Browser, issuer: Issuer, acme: TenantHandle
+) -> None:
+    connection_id = await connected(issuer, acme)
+    good = {"tenant": acme.slug, "connection": connection_id, "codeChallenge": browser.challenge}
+    assert (await browser.http.get("/api/auth/sso/start", params=good)).status_code == 303
+    for name, value in (
+        ("codeChallenge", browser.challenge[:-1]),
+        ("codeChallenge", f"{browser.challenge}="),
+        ("codeChallenge", f"{browser.challenge[:-1]}\n"),
+        ("codeChallenge", "é" * 43),
+        ("tenant", "Acme"),
+        ("connection", "1"),
+    ):
+        refused = await browser.http.get("/api/auth/sso/start", params={**good, name: value})
+        assert refused.status_code == 422, (name, value)
+        assert [error["field"] for error in refused.json()["errors"]] == [name]
+
+
 async def test_where_to_go_follows_from_the_domain_and_tells_nothing_of_accounts(
     browser: Browser, issuer: Issuer, acme: TenantHandle
 ) -> None:

@@ -147,11 +147,17 @@ async def _role(tenant: TenantHandle, name: str, *permissions: str) -> Caller:
     return await tenant.add_user(f"holder-of-{made.json()['slug']}", made.json()["slug"])
 
 
+async def _everything_but_owner(tenant: TenantHandle) -> Caller:
+    return await _role(tenant, "Deputy", *(await tenant.get("/api/users/me")).json()["permissions"])
+
+
 async def test_only_who_may_do_everything_keeps_a_connection(acme: TenantHandle) -> None:
     """By one, its keeper could be any administrator with an address of its domains."""
     keeper = await _role(acme, "Keeper", "sso:read", "sso:manage")
     assert problem_of(await keeper.post("/api/sso/connections", json=BODY)) == BEYOND
-    made = await connect(await acme.add_user("an-admin", "admin"), **BODY)
+    admin = await acme.add_user("an-admin", "admin")
+    assert problem_of(await admin.post("/api/sso/connections", json=BODY)) == DENIED
+    made = await connect(await _everything_but_owner(acme), **BODY)
     path = f"/api/sso/connections/{made['id']}"
     for answer in (
         await keeper.patch(path, json={"name": "Mine"}),
@@ -163,7 +169,7 @@ async def test_only_who_may_do_everything_keeps_a_connection(acme: TenantHandle)
 
 
 async def test_what_may_make_owners_is_owners_business(acme: TenantHandle) -> None:
-    admin = await acme.add_user("an-admin", "admin")
+    admin = await _everything_but_owner(acme)
     mapping = {"roleClaim": "groups", "roleMapping": [{"value": "bosses", "role": "owner"}]}
     for fields in ({"ownersAllowed": True}, mapping, {"ownersAllowed": True, **mapping}):
         assert problem_of(await admin.post("/api/sso/connections", json={**BODY, **fields})) == DENIED

@@ -35,6 +35,8 @@ from tests.platform.support import as_admin, eventually, open_api, tenant_body
 from tests.world import PASSWORD, Caller, World
 
 __all__ = (
+    "EMPTY",
+    "SECRET",
     "Digests",
     "Inhabited",
     "as_owner",
@@ -56,6 +58,22 @@ __all__ = (
 )
 
 Digests = Mapping[str, TableDigest]
+
+SECRET = {
+    *("api_key", "user_session", "spent_refresh_token", "invitation", "password_reset", "team_invitation"),
+    *("sso_connection", "sso_domain", "sso_grant", "sso_identity", "sso_login"),
+    *("email_change", "email_verification", "sign_up"),
+    *("webhook_endpoint", "webhook_delivery", "webhook_attempt", "idempotent_request"),
+    *("known_device", "login_attempt"),
+    *("totp_factor", "recovery_code", "passkey", "factor_challenge", "factor_failure"),
+}
+"""Tables that are in no export, no clone and no import without credentials: what people and machines sign in with."""
+
+EMPTY = {
+    *("email_change", "email_verification", "sign_up", "login_attempt"),
+    *("invitation", "password_reset", "team_invitation"),
+}
+"""Tables in which nothing is of an organization that `found` has made."""
 
 
 def open_deployment(addresses: Template, home: Path, **overrides: object) -> AbstractAsyncContextManager[World]:

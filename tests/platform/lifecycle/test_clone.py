@@ -17,6 +17,7 @@ from tenantry.platform.operators.models import Operator
 from tenantry.tenancy.context import ScopeTimes, control_scope
 from tenantry.tenancy.migrations import head
 from tests.platform.lifecycle.support import (
+    SECRET,
     as_owner,
     carry_out,
     carry_out_failing,
@@ -29,15 +30,6 @@ from tests.platform.lifecycle.support import (
 from tests.platform.support import as_admin
 from tests.tree import TenantTree
 from tests.world import PASSWORD, Caller, World
-
-SECRET = {
-    *("api_key", "user_session", "spent_refresh_token", "invitation", "password_reset", "team_invitation"),
-    *("sso_connection", "sso_domain", "sso_grant", "sso_identity", "sso_login"),
-    *("email_change", "email_verification", "sign_up"),
-    *("webhook_endpoint", "webhook_delivery", "webhook_attempt", "idempotent_request"),
-    *("known_device", "login_attempt"),
-    *("totp_factor", "recovery_code", "passkey", "factor_challenge", "factor_failure"),
-}
 
 
 def _clone(**more: Any) -> dict[str, Any]:

@@ -78,8 +78,13 @@ async def test_an_export_is_imported_in_another_deployment_to_the_byte(api: Worl
     assert {name for name in held if held[name] != arrived[name]} == {"user_account"}
     assert arrived["user_account"].rows == held["user_account"].rows
     assert await digests(elsewhere, globex.id) == neighbour
-    for email in acme.people:
+    *others, bob = acme.people
+    for email in others:
         await elsewhere.log_in("acme-two", email)
+    # Whoever has a second factor is asked for it there as well.
+    login = {"tenant": "acme-two", "email": bob, "password": PASSWORD}
+    asked = await elsewhere.http.post("/api/auth/login", json=login)
+    assert (asked.status_code, asked.json()["type"]) == (401, "/problems/second-factor-required")
     assert await digests(api, acme.id) == held
 
 

@@ -184,6 +184,8 @@ class ScimUserController(Controller):
     """The organization's people, as its directory provisions them."""
 
     path = f"{_PREFIX}/Users"
+    opt = {"etag": False}
+    """Its tags are weak ones of its own (RFC 7644 §3.14), which the library compares."""
     tags = ["SCIM"]
     guards = [_GUARD]
 
@@ -206,6 +208,7 @@ class ScimUserController(Controller):
     @post(
         "/",
         operation_id="CreateScimUser",
+        opt={"idempotent": False},
         summary="Provision a user by SCIM",
         responses=_answers(ScimResource, HTTP_201_CREATED),
     )
@@ -294,6 +297,7 @@ class ScimGroupController(Controller):
     """The organization's teams, as its directory provisions them."""
 
     path = f"{_PREFIX}/Groups"
+    opt = {"etag": False}
     tags = ["SCIM"]
     guards = [_GUARD]
 
@@ -316,6 +320,7 @@ class ScimGroupController(Controller):
     @post(
         "/",
         operation_id="CreateScimGroup",
+        opt={"idempotent": False},
         summary="Provision a group by SCIM",
         responses=_answers(ScimResource, HTTP_201_CREATED),
     )

@@ -127,6 +127,12 @@ class Group(Resource[Any]):
     Members: ClassVar[type[ComplexAttribute]] = Member
 
 
+# A user names groups, which were not there yet. Pydantic would complete it with the first user that is made, and until
+# then a filter would know nothing of its attributes: in each process, until somebody is shown.
+MemberOf.model_rebuild()
+User.model_rebuild()
+
+
 def _resource_type(model: type[Resource[Any]], description: str) -> ResourceType:
     found = ResourceType.from_resource(model)
     found.description = description

@@ -6,13 +6,23 @@ keep out what can be nothing at all, so they ask for nothing and pass over what 
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from msgspec import Struct, field
 
-from tenantry.kernel.schema import UNSET, UnsetType
+from tenantry.kernel.schema import UNSET, BaseStruct, UnsetType
 
-__all__ = ("ScimGroup", "ScimList", "ScimPatch", "ScimResource", "ScimSearch", "ScimUser")
+__all__ = (
+    "DirectoryCopy",
+    "ScimGroup",
+    "ScimList",
+    "ScimPatch",
+    "ScimResource",
+    "ScimSearch",
+    "ScimUser",
+)
 
 
 class ScimUser(Struct, rename="camel"):
@@ -82,3 +92,14 @@ class ScimList(Struct, rename="camel"):
     start_index: int | UnsetType = UNSET
     items_per_page: int | UnsetType = UNSET
     resources: list[dict[str, Any]] | UnsetType = field(name="Resources", default=UNSET)
+
+
+class DirectoryCopy(BaseStruct):
+    """In the copy of a person's data: what a directory calls them."""
+
+    id: UUID
+    external_id: str | None
+    given_name: str | None
+    family_name: str | None
+    removed_at: datetime | None
+    created_at: datetime

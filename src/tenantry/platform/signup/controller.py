@@ -24,7 +24,7 @@ class SignUpController(Controller):
 
     @post(
         "/",
-        operation_id="SignUp",
+        operation_id="SignUpOrganization",
         summary="Sign up",
         status_code=HTTP_202_ACCEPTED,
         opt={"public": True},

@@ -16,16 +16,16 @@ __all__ = ("SignUp",)
 class SignUp(SharedBase):
     """A stranger's wish for an organization, which a link that is mailed to them confirms."""
 
-    __tablename__ = "sign_up"
+    __tablename__ = "signup"
     __table_args__ = (
-        UniqueConstraint("digest", name="uq_sign_up_digest"),
+        UniqueConstraint("digest", name="uq_signup_digest"),
         length_check("organization", 200, minimum=1),
         CheckConstraint("slug ~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'", name="slug_form"),
         length_check("email", 254, minimum=3),
         length_check("name", 100),
-        Index("ix_sign_up_slug", "slug"),
-        Index("ix_sign_up_expires_at", "expires_at"),
-        Index("ix_sign_up_tenant_id", "tenant_id", postgresql_where=text("tenant_id IS NOT NULL")),
+        Index("ix_signup_slug", "slug"),
+        Index("ix_signup_expires_at", "expires_at"),
+        Index("ix_signup_tenant_id", "tenant_id", postgresql_where=text("tenant_id IS NOT NULL")),
     )
 
     # Whoever knows it may ask for the mail again, so it is all chance: a UUID of version 7 tells when it was made.

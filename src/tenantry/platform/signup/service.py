@@ -48,19 +48,19 @@ if TYPE_CHECKING:
 __all__ = ("SIGN_UP_CLOSED", "SIGN_UP_INVALID", "Made", "Signups")
 
 SIGN_UP_CLOSED = define_problem(
-    "sign-up-closed",
+    "signup-closed",
     403,
     "No sign-up here",
     "Organizations of this deployment are made by its operators (TENANTRY_SIGNUP is off).",
 )
 SIGN_UP_INVALID = define_problem(
-    "sign-up-invalid",
+    "signup-invalid",
     400,
     "Sign-up not valid",
     "The link has expired, was replaced by another one, or never was one. Sign up again.",
 )
 SIGN_UP_UNAVAILABLE = define_problem(
-    "sign-up-unavailable",
+    "signup-unavailable",
     503,
     "Sign-up does not work",
     "The plan of new organizations (TENANTRY_SIGNUP_PLAN) is missing: its operators have to make it.",
@@ -238,7 +238,13 @@ class Signups:
             check_slug(slug)
         wanted = slug or sign_up.slug
         if password is not None:
-            check_new_password(self._settings, password, email=sign_up.email, name=sign_up.name)
+            check_new_password(
+                self._settings,
+                password,
+                email=sign_up.email,
+                organization=(sign_up.organization, wanted),
+                name=sign_up.name,
+            )
 
         async def take(session: AsyncSession, tenant_id: UUID) -> None:
             # The row's lock: whoever comes second waits here for the first, and then finds nothing to take.

@@ -1,6 +1,7 @@
 """Accounts that get another address, once the old one and the new one have confirmed it."""
 
 from tenantry.domain.identity.address_changes.controller import EmailChangeController, OwnEmailChangeController
+from tenantry.domain.identity.address_changes.handlers import forget_address
 from tenantry.domain.identity.address_changes.jobs import forget_old_email_changes
 from tenantry.domain.identity.address_changes.mails import (
     EMAIL_CHANGE_NEW_MAIL,
@@ -8,15 +9,19 @@ from tenantry.domain.identity.address_changes.mails import (
     EMAIL_CHANGED_MAIL,
 )
 from tenantry.domain.identity.address_changes.models import EmailChange
+from tenantry.domain.identity.address_changes.schemas import EmailChangeCopy
 from tenantry.events.definition import Event
 from tenantry.events.notification import NotificationKind, the_subject
 from tenantry.jobs.schedule import Schedule
 from tenantry.kernel.feature import Feature
+from tenantry.kernel.personal import PersonalData
 
 FEATURE = Feature(
     name="address_changes",
     controllers=(OwnEmailChangeController, EmailChangeController),
     models=(EmailChange,),
+    personal_data=(PersonalData("emailChanges", EmailChange, EmailChangeCopy, by=("user_id",)),),
+    erasing=forget_address,
     jobs=(forget_old_email_changes,),
     schedules=(Schedule(forget_old_email_changes, "0 3 * * *", jitter=7200),),
     events=(

@@ -30,6 +30,8 @@ class OwnEmailChangeController(Controller):
 
     path = "/users/me/email-change"
     tags = ["users"]
+    # Whether something waits, and no resource that is changed here or there.
+    opt = {"etag": False}
 
     @get(
         "/",

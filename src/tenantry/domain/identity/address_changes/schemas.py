@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Literal
+from uuid import UUID
 
 from tenantry.domain.identity.verification.schemas import LinkToken
 from tenantry.kernel.schema import BaseStruct, Email, Password
@@ -11,6 +12,7 @@ from tenantry.kernel.schema import BaseStruct, Email, Password
 __all__ = (
     "EmailChangeConfirm",
     "EmailChangeConfirmed",
+    "EmailChangeCopy",
     "EmailChangeCreate",
     "EmailChangeRead",
     "EmailChangeState",
@@ -46,3 +48,16 @@ class EmailChangeConfirm(BaseStruct):
 class EmailChangeConfirmed(BaseStruct):
     status: Literal["pending", "changed"]
     """`pending`: the other address has to confirm as well."""
+
+
+class EmailChangeCopy(BaseStruct):
+    """In the copy of a person's data: that they wanted another address."""
+
+    id: UUID
+    old_email: str
+    new_email: str
+    expires_at: datetime
+    old_confirmed_at: datetime | None
+    new_confirmed_at: datetime | None
+    ended_at: datetime | None
+    created_at: datetime

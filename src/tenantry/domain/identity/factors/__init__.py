@@ -16,12 +16,19 @@ from tenantry.domain.identity.factors.models import (
     SecurityPolicy,
     TotpFactor,
 )
-from tenantry.domain.identity.factors.schemas import FactorOf, RecoveryCodeUsed, SecurityChanged
+from tenantry.domain.identity.factors.schemas import (
+    AuthenticatorAppCopy,
+    FactorOf,
+    PasskeyCopy,
+    RecoveryCodeUsed,
+    SecurityChanged,
+)
 from tenantry.domain.identity.sessions.schemas import SessionOf
 from tenantry.events.definition import Event
 from tenantry.events.notification import NotificationKind, the_subject
 from tenantry.jobs.schedule import Schedule
 from tenantry.kernel.feature import Feature, Permission
+from tenantry.kernel.personal import NotCopied, PersonalData
 
 FEATURE = Feature(
     name="second factors",
@@ -35,6 +42,13 @@ FEATURE = Feature(
     models=(TotpFactor, RecoveryCode, Passkey, FactorChallenge, FactorFailure, SecurityPolicy),
     permissions=(Permission("organization:secure", "Say whether everybody needs a second factor."),),
     identifiers={"passkey_id": Passkey},
+    personal_data=(
+        PersonalData("authenticatorApps", TotpFactor, AuthenticatorAppCopy, by=("user_id",)),
+        PersonalData("passkeys", Passkey, PasskeyCopy, by=("user_id",)),
+        NotCopied(RecoveryCode, ("user_id",), "digests of codes, of which only the person has the text"),
+        NotCopied(FactorChallenge, ("user_id",), "log-ins under way, for a few minutes"),
+        NotCopied(FactorFailure, ("user_id",), "how often a factor was wrong today, for the brake"),
+    ),
     jobs=(tend_second_factors,),
     schedules=(Schedule(tend_second_factors, "45 2 * * *", jitter=7200),),
     events=(

@@ -9,15 +9,17 @@ from uuid import UUID
 from msgspec import Meta, field, to_builtins
 
 from tenantry.domain.identity.factors.models import MOST_GRACE_DAYS
-from tenantry.domain.identity.sessions.schemas import SigningIn
+from tenantry.domain.identity.sessions.schemas import DeviceToken, SigningIn
 from tenantry.events.definition import Payload
 from tenantry.kernel.schema import END, UNSET, BaseStruct, Password, ShortText, Slug, UnsetType, Update
 
 __all__ = (
+    "AuthenticatorAppCopy",
     "FactorKind",
     "FactorOf",
     "FactorProof",
     "PasskeyAssertion",
+    "PasskeyCopy",
     "PasskeyCreate",
     "PasskeyCreated",
     "PasskeyLoginOptions",
@@ -103,9 +105,16 @@ class FactorProof(BaseStruct):
     passkey: PasskeyAssertion | None = None
 
 
-class SecondFactorPayload(FactorProof, SigningIn):
+class SecondFactorPayload(FactorProof):
     challenge: Challenge
     """From the problem `second-factor-required`."""
+    # As `SigningIn` has them: structs have one base.
+    cookie: bool = False
+    """For browsers: the refresh token comes as a cookie that no script can read, and not in the answer."""
+    remember_device: bool = False
+    """For other programs: `deviceToken` in the answer, by which this device is known again. Browsers have a cookie."""
+    device_token: DeviceToken | None = None
+    """Of an earlier log-in."""
 
 
 class PasskeyLoginOptions(BaseStruct):
@@ -242,3 +251,21 @@ class SecurityChanged(Payload):
 
     second_factor_required: bool
     grace_days: int
+
+
+class AuthenticatorAppCopy(BaseStruct):
+    """In the copy of a person's data: that an authenticator app was set up."""
+
+    id: UUID
+    confirmed_at: datetime | None
+    last_used_at: datetime | None
+    created_at: datetime
+
+
+class PasskeyCopy(BaseStruct):
+    """Likewise: a passkey."""
+
+    id: UUID
+    name: str
+    last_used_at: datetime | None
+    created_at: datetime

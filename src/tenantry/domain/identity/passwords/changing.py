@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select, update
 
+from tenantry.domain.identity.enforcement import require_password_allowed
 from tenantry.domain.identity.passwords.mails import PASSWORD_REPLACED_MAIL
 from tenantry.domain.identity.passwords.models import PasswordReset
 from tenantry.domain.identity.sessions.models import UserSession
@@ -53,10 +54,12 @@ class PasswordChanges:
         Raises:
             ValidationFailedException: the old one is wrong, or the new one too weak.
             TooManyRequestsException: too many old ones were wrong.
+            PermissionDeniedException: the organization wants them to sign in by a provider.
             ConflictException: it was changed by somebody else at the same moment.
         """
         async with self._database.transaction(tenant.read_scope) as transaction:
             person = (await transaction.session.execute(select(User.email, User.name).where(User.id == user_id))).one()
+            await require_password_allowed(transaction.session, tenant, person.email, user_id)
         check_new_password(
             self._settings,
             new_password,

@@ -5,7 +5,7 @@ from tenantry.domain.identity.sessions.jobs import forget_ended_sessions, forget
 from tenantry.domain.identity.sessions.mails import NEW_DEVICE_MAIL, SESSION_STOLEN_MAIL
 from tenantry.domain.identity.sessions.manage_controller import OwnSessionController, UserSessionController
 from tenantry.domain.identity.sessions.models import KnownDevice, LoginAttempt, SpentRefreshToken, UserSession
-from tenantry.domain.identity.sessions.schemas import SessionCopy, SessionOf, SessionsEnded
+from tenantry.domain.identity.sessions.schemas import DeviceCopy, SessionCopy, SessionOf, SessionsEnded
 from tenantry.domain.identity.sessions.service import read_last_activity
 from tenantry.events.definition import Event
 from tenantry.events.notification import NamedIn, NotificationKind
@@ -20,7 +20,10 @@ FEATURE = Feature(
     permissions=(Permission("sessions:manage", "See where people are signed in, and sign them out."),),
     identifiers={"session_id": UserSession},
     usage=read_last_activity,
-    personal_data=(PersonalData("sessions", UserSession, SessionCopy, by=("user_id",)),),
+    personal_data=(
+        PersonalData("sessions", UserSession, SessionCopy, by=("user_id",)),
+        PersonalData("devices", KnownDevice, DeviceCopy, by=("user_id",)),
+    ),
     jobs=(forget_ended_sessions, forget_login_traces),
     schedules=(
         Schedule(forget_ended_sessions, "0 3 * * *", jitter=7200),

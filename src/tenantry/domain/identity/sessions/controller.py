@@ -19,7 +19,7 @@ from tenantry.domain.identity.sessions.cookies import (
     require_own_page,
 )
 from tenantry.domain.identity.sessions.manage_controller import own_principal, signed_out
-from tenantry.domain.identity.sessions.schemas import LoginPayload, RefreshPayload, SigningIn, TokenResponse
+from tenantry.domain.identity.sessions.schemas import LoginPayload, RefreshPayload, TokenResponse, Whereabouts
 from tenantry.domain.identity.sessions.service import Authenticator, Issued, UserSessionService
 from tenantry.kernel.errors import NotAuthenticatedException, ValidationFailedException
 from tenantry.kernel.service import Injected, create_service_provider
@@ -30,7 +30,7 @@ from tenantry.tenancy.request import tenant_request
 __all__ = ("SessionController", "client_for", "named_tenant", "token_answer")
 
 
-def client_for(request: Request[Any, Any, Any], data: SigningIn, tenant_id: UUID | None) -> Client:
+def client_for(request: Request[Any, Any, Any], data: Whereabouts, tenant_id: UUID | None) -> Client:
     """Who signs in to that organization, as the request and its body say.
 
     Raises:

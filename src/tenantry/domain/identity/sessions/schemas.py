@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 from uuid import UUID
 
 from msgspec import Meta
@@ -12,6 +12,8 @@ from tenantry.events.definition import Payload
 from tenantry.kernel.schema import UNSET, BaseStruct, Email, Password, Slug, UnsetType
 
 __all__ = (
+    "DeviceCopy",
+    "DeviceToken",
     "LoginPayload",
     "RefreshPayload",
     "SessionCopy",
@@ -20,9 +22,19 @@ __all__ = (
     "SessionsEnded",
     "SigningIn",
     "TokenResponse",
+    "Whereabouts",
 )
 
 Credential = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")]
+DeviceToken = Credential
+
+
+class Whereabouts(Protocol):
+    """The fields of `SigningIn`, also of structs that have another base."""
+
+    cookie: bool
+    remember_device: bool
+    device_token: str | None
 
 
 class SigningIn(BaseStruct):
@@ -106,3 +118,14 @@ class SessionsEnded(Payload):
     """Of the event: how many there were."""
 
     sessions: int
+
+
+class DeviceCopy(BaseStruct):
+    """In the copy of a person's data: a device on which they have logged in."""
+
+    id: UUID
+    browser: str
+    system: str
+    network: str | None
+    last_seen_at: datetime
+    created_at: datetime

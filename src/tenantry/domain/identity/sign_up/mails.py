@@ -39,7 +39,9 @@ async def _compose(session: AsyncSession, occasion: Occasion) -> Letter:
     )
     if email is None:
         raise Discard("the sign-up was used or has expired")
-    text = SignUpText(email=email, link=occasion.link(_PAGE), hours=max(1, round(occasion.settings.member_sign_up_ttl / 3600)))
+    text = SignUpText(
+        email=email, link=occasion.link(_PAGE), hours=max(1, round(occasion.settings.member_sign_up_ttl / 3600))
+    )
     return Letter(to=email, text=text)
 
 

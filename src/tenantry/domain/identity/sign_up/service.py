@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Select, func, select, update
 
 from tenantry.domain.identity.account_policy.service import newcomers_role, read_policy
+from tenantry.domain.identity.enforcement import require_password_allowed
 from tenantry.domain.identity.links import find_tenant, paced, tenant_of_link
 from tenantry.domain.identity.sign_up.mails import SIGN_UP_MAIL
 from tenantry.domain.identity.sign_up.models import SignUp
@@ -139,7 +140,8 @@ class SignUps:
 
         Raises:
             ClientException: the token is not valid, or nobody may sign up with its address any more.
-            PermissionDeniedException: the organization is suspended, archived or gone.
+            PermissionDeniedException: the organization is suspended, archived or gone, or wants people of the domain to
+                sign in by a provider.
             UnavailableException: it is at a revision that this release does not serve.
             ValidationFailedException: the password is too weak; the token stays good.
             advanced_alchemy.exceptions.DuplicateKeyError: the address has got an account meanwhile.
@@ -150,6 +152,7 @@ class SignUps:
         async with self._database.transaction(tenant.read_scope) as transaction:
             found, _ = await _found(transaction.session, _valid(digest), catalogue)
             email = found.email
+            await require_password_allowed(transaction.session, tenant, email, None)
         check_new_password(self._settings, password, email=email, organization=tenant.words, name=name)
         hashed = await self._hasher.hash(password)
         async with self._database.transaction(tenant.write_scope) as transaction:

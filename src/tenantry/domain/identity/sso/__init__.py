@@ -4,12 +4,13 @@ from tenantry.domain.identity.sso.controller import SsoController
 from tenantry.domain.identity.sso.jobs import tend_sso
 from tenantry.domain.identity.sso.login_controller import SsoLoginController
 from tenantry.domain.identity.sso.models import SsoConnection, SsoDomain, SsoGrant, SsoIdentity, SsoLogin
-from tenantry.domain.identity.sso.schemas import SsoChanged, SsoLinked
+from tenantry.domain.identity.sso.schemas import SsoChanged, SsoIdentityCopy, SsoLinked
 from tenantry.domain.identity.users.queries import HoldersOf
 from tenantry.events.definition import Event
 from tenantry.events.notification import NotificationKind
 from tenantry.jobs.schedule import Schedule
 from tenantry.kernel.feature import Feature, Permission
+from tenantry.kernel.personal import NotCopied, PersonalData
 
 FEATURE = Feature(
     name="sso",
@@ -17,9 +18,14 @@ FEATURE = Feature(
     models=(SsoConnection, SsoDomain, SsoGrant, SsoIdentity, SsoLogin),
     permissions=(
         Permission("sso:read", "See by which providers people sign in, and who they are there."),
-        Permission("sso:manage", "Connect providers by which people sign in; only who may do everything else, too."),
+        # Whoever keeps a connection can be whom they like, thus the owners' alone to give.
+        Permission("sso:manage", "Connect providers by which people sign in; needs all other permissions.", roles=()),
     ),
     identifiers={"connection_id": SsoConnection, "identity_id": SsoIdentity},
+    personal_data=(
+        PersonalData("singleSignOn", SsoIdentity, SsoIdentityCopy, by=("user_id",)),
+        NotCopied(SsoLogin, ("user_id",), "log-ins by a provider that have just ended, for minutes"),
+    ),
     jobs=(tend_sso,),
     schedules=(Schedule(tend_sso, "0 3 * * *", jitter=7200),),
     events=(

@@ -34,7 +34,7 @@ from tenantry.domain.identity.sso.discovery import ProviderError
 from tenantry.domain.identity.sso.models import SsoConnection, SsoDomain, SsoLogin
 from tenantry.domain.identity.sso.people import Refused, find_or_make, wanted_claims
 from tenantry.domain.identity.sso.service import secret_purpose
-from tenantry.domain.identity.sso.verification import Client, fetch_claims
+from tenantry.domain.identity.sso.verification import RegisteredClient, fetch_claims
 from tenantry.domain.identity.users.models import User
 from tenantry.kernel.errors import (
     ClientException,
@@ -338,7 +338,7 @@ class SingleSignOn:
             self._providers,
             tenant.id,
             metadata,
-            Client(connection.client_id, self._secret(tenant, connection), callback),
+            RegisteredClient(connection.client_id, self._secret(tenant, connection), callback),
             code=code,
             verifier=start.verifier,
             nonce=start.nonce,

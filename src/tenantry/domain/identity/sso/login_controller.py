@@ -7,25 +7,41 @@ from uuid import UUID
 
 from litestar import Controller, Request, Response, get, post
 from litestar.datastructures import Cookie
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Body, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_303_SEE_OTHER
 
 from tenantry.domain.identity.sessions.controller import client_for, named_tenant, token_answer
 from tenantry.domain.identity.sessions.schemas import TokenResponse
 from tenantry.domain.identity.sso.flow import LOGIN_LIFETIME, SingleSignOn
-from tenantry.domain.identity.sso.schemas import Challenge, SsoStartPayload, SsoStartResponse, SsoTokenPayload
+from tenantry.domain.identity.sso.schemas import SsoStartPayload, SsoStartResponse, SsoTokenPayload
 from tenantry.kernel.errors import ClientException, ResourceNotFoundException
-from tenantry.kernel.schema import Slug
+from tenantry.kernel.schema import END
 from tenantry.kernel.security import named_tenant_id
 from tenantry.tenancy.request import tenant_request
 
 __all__ = ("SsoLoginController",)
 
-_Tenant = Annotated[Slug, QueryParameter(description="The organization's slug.")]
+# Said here: what msgspec is told of a type does not count for parameters.
+_Tenant = Annotated[
+    str,
+    QueryParameter(
+        min_length=1,
+        max_length=63,
+        pattern=rf"^[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?{END}",
+        description="The organization's slug.",
+    ),
+]
 _Connection = Annotated[UUID, QueryParameter(description="The connection's id.")]
 _Challenge = Annotated[
-    Challenge,
-    QueryParameter(name="codeChallenge", description="As in POST /api/auth/sso/start, which makes the address."),
+    str,
+    QueryParameter(
+        name="codeChallenge",
+        min_length=43,
+        max_length=43,
+        pattern=rf"^[A-Za-z0-9_-]{{43}}{END}",
+        description="As in POST /api/auth/sso/start, which makes the address.",
+    ),
 ]
 # `state` itself is Litestar's own.
 _State = Annotated[
@@ -79,6 +95,7 @@ class SsoLoginController(Controller):
         status_code=HTTP_303_SEE_OTHER,
         opt={"public": True},
         raises=[ResourceNotFoundException],
+        responses={HTTP_303_SEE_OTHER: ResponseSpec(None, description="To the provider, in `Location`.")},
     )
     async def start(
         self, request: Request[Any, Any, Any], tenant: _Tenant, connection: _Connection, code_challenge: _Challenge
@@ -111,6 +128,7 @@ class SsoLoginController(Controller):
         status_code=HTTP_303_SEE_OTHER,
         opt={"public": True},
         raises=[ClientException],
+        responses={HTTP_303_SEE_OTHER: ResponseSpec(None, description="To the front end, in `Location`.")},
     )
     async def arrive(
         self,

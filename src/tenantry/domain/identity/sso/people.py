@@ -193,7 +193,7 @@ async def _take_over(session: AsyncSession, user: User) -> None:
     """The address is proven by the provider now. What came before that, on one that was not, may be somebody else's.
 
     Somebody could otherwise make an account of an address that is not theirs, and wait for whose it is to come: the
-    password, the sessions and the keys of before would be a second way in.
+    password, the sessions, the factors and the keys of before would be a second way in.
     """
     now = datetime.datetime.now(datetime.UTC)
     if not user.is_verified and not _is_owner(user) and not user.is_superuser:
@@ -217,6 +217,9 @@ _END = (
     text("UPDATE user_session SET revoked_at = now() WHERE user_id = :user_id AND revoked_at IS NULL"),
     text("UPDATE api_key SET revoked_at = now() WHERE user_id = :user_id AND revoked_at IS NULL"),
     text("UPDATE password_reset SET used_at = now() WHERE user_id = :user_id AND used_at IS NULL"),
+    text("DELETE FROM passkey WHERE user_id = :user_id"),
+    text("DELETE FROM totp_factor WHERE user_id = :user_id"),
+    text("DELETE FROM recovery_code WHERE user_id = :user_id"),
 )
 _CLOSE_INVITATIONS = text(
     "UPDATE invitation SET accepted_at = now() WHERE user_id = :user_id AND accepted_at IS NULL RETURNING id"

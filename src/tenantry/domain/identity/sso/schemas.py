@@ -18,6 +18,7 @@ __all__ = (
     "SsoConnectionCreate",
     "SsoConnectionRead",
     "SsoConnectionUpdate",
+    "SsoIdentityCopy",
     "SsoIdentityRead",
     "SsoLinked",
     "SsoRole",
@@ -203,3 +204,13 @@ class SsoLinked(Payload):
     """Of the event: whose identity it is."""
 
     user_id: UUID
+
+
+class SsoIdentityCopy(BaseStruct):
+    """In the copy of a person's data: who they are at a provider."""
+
+    id: UUID
+    connection_id: UUID
+    subject: str
+    last_login_at: datetime | None
+    created_at: datetime

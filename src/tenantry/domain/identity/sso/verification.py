@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tenantry.domain.identity.sso.discovery import Metadata, Providers
 
-__all__ = ("Client", "fetch_claims", "values_of")
+__all__ = ("RegisteredClient", "fetch_claims", "values_of")
 
 _LEEWAY = 60
 """Seconds by which a provider's clock may be off."""
@@ -36,7 +36,7 @@ _verifier = jwt.PyJWT(options={"enforce_minimum_key_length": True})
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class RegisteredClient:
     """Who we are to a provider."""
 
     id: str
@@ -57,7 +57,7 @@ async def fetch_claims(
     providers: Providers,
     tenant_id: UUID,
     metadata: Metadata,
-    client: Client,
+    client: RegisteredClient,
     *,
     code: str,
     verifier: str,
@@ -114,7 +114,7 @@ def values_of(claims: Mapping[str, Any], name: str) -> list[Any] | None:
 
 
 async def _exchange(
-    providers: Providers, tenant_id: UUID, metadata: Metadata, client: Client, *, code: str, verifier: str
+    providers: Providers, tenant_id: UUID, metadata: Metadata, client: RegisteredClient, *, code: str, verifier: str
 ) -> _Tokens:
     form = {
         "grant_type": "authorization_code",
@@ -155,7 +155,7 @@ def _refusal(body: bytes) -> str | None:
 
 
 async def _verify(
-    providers: Providers, tenant_id: UUID, metadata: Metadata, client: Client, tokens: _Tokens, *, nonce: str
+    providers: Providers, tenant_id: UUID, metadata: Metadata, client: RegisteredClient, tokens: _Tokens, *, nonce: str
 ) -> dict[str, Any]:
     """The claims of an ID token (OpenID Connect Core §3.1.3.7)."""
     try:

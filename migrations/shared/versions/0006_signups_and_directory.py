@@ -114,13 +114,13 @@ _GRANTS = (
     # The trigger's function is nobody's to call: a trigger runs it whoever writes.
     "GRANT EXECUTE ON FUNCTION platform.keyed_digest(text), platform.account_tenants(text),"
     " platform.repair_account_directory(uuid) TO tenantry_control",
-    "GRANT SELECT, INSERT, UPDATE, DELETE ON platform.sign_up, platform.public_request TO tenantry_control",
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON platform.signup, platform.public_request TO tenantry_control",
 )
 
 
 def upgrade() -> None:
     op.create_table(
-        "sign_up",
+        "signup",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("organization", sa.Text(), nullable=False),
         sa.Column("slug", sa.Text(), nullable=False),
@@ -133,19 +133,19 @@ def upgrade() -> None:
         sa.Column("tenant_id", sa.Uuid(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("char_length(organization) BETWEEN 1 AND 200", name=op.f("ck_sign_up_organization_length")),
-        sa.CheckConstraint("slug ~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'", name=op.f("ck_sign_up_slug_form")),
-        sa.CheckConstraint("char_length(email) BETWEEN 3 AND 254", name=op.f("ck_sign_up_email_length")),
-        sa.CheckConstraint("char_length(name) <= 100", name=op.f("ck_sign_up_name_length")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_sign_up")),
-        sa.UniqueConstraint("digest", name="uq_sign_up_digest"),
+        sa.CheckConstraint("char_length(organization) BETWEEN 1 AND 200", name=op.f("ck_signup_organization_length")),
+        sa.CheckConstraint("slug ~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'", name=op.f("ck_signup_slug_form")),
+        sa.CheckConstraint("char_length(email) BETWEEN 3 AND 254", name=op.f("ck_signup_email_length")),
+        sa.CheckConstraint("char_length(name) <= 100", name=op.f("ck_signup_name_length")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_signup")),
+        sa.UniqueConstraint("digest", name="uq_signup_digest"),
         schema="platform",
     )
-    op.create_index("ix_sign_up_slug", "sign_up", ["slug"], schema="platform")
-    op.create_index("ix_sign_up_expires_at", "sign_up", ["expires_at"], schema="platform")
+    op.create_index("ix_signup_slug", "signup", ["slug"], schema="platform")
+    op.create_index("ix_signup_expires_at", "signup", ["expires_at"], schema="platform")
     op.create_index(
-        "ix_sign_up_tenant_id",
-        "sign_up",
+        "ix_signup_tenant_id",
+        "signup",
         ["tenant_id"],
         schema="platform",
         postgresql_where=sa.text("tenant_id IS NOT NULL"),
@@ -190,5 +190,5 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION platform.repair_account_directory(uuid)")
     op.execute("DROP FUNCTION platform.account_tenants(text)")
     op.execute("DROP FUNCTION platform.keyed_digest(text)")
-    for table in ("account_directory", "account_directory_key", "public_request", "sign_up"):
+    for table in ("account_directory", "account_directory_key", "public_request", "signup"):
         op.drop_table(table, schema="platform")

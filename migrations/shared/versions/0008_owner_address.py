@@ -1,6 +1,6 @@
 """What an organization may do about the owner's address that the control plane keeps.
 
-Revision: 0007
+Revision: 0008
 Written: 2026-11-23
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0007"
-down_revision = "0005"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
