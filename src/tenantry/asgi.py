@@ -340,13 +340,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
                 what="invitation",
                 refusal="Enough invitations were mailed to this address today.",
             ),
-            "confirmation_throttle": LoginThrottle(
-                redis,
-                failures=settings.login_failures,
-                window=settings.login_window,
-                what="confirmation",
-                refusal="Too many wrong passwords were given to confirm something.",
-            ),
+            "password_check": password_check,
             "password_resets": PasswordResets(
                 database=database,
                 registry=registry,

@@ -80,6 +80,7 @@ class TenantService(Service[Tenant]):
         """That there is no such tenant, and which slugs are spelled like it."""
         # Those that may be meant, as far as an index-free look can tell: comparing with all of ten thousand would keep
         # the event loop for a tenth of a second.
+        begins = max(1, len(slug) - 2)
         alike = (
             select(Tenant.slug)
             .where(
@@ -87,7 +88,12 @@ class TenantService(Service[Tenant]):
                 func.abs(func.char_length(Tenant.slug) - len(slug)) <= 2,
                 or_(func.left(Tenant.slug, 1) == slug[:1], func.right(Tenant.slug, 2) == slug[-2:]),
             )
-            .order_by(func.abs(func.char_length(Tenant.slug) - len(slug)), Tenant.slug)
+            .order_by(
+                # Where thousands begin alike (`team-0417`), those that do so for the longest.
+                (func.left(Tenant.slug, begins) == slug[:begins]).desc(),
+                func.abs(func.char_length(Tenant.slug) - len(slug)),
+                Tenant.slug,
+            )
             .limit(_COMPARED)
         )
         nearest = get_close_matches(slug, list(await self.repository.session.scalars(alike)))

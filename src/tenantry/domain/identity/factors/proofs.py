@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING
 
+import structlog
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import undefer_group
 from webauthn.helpers import base64url_to_bytes
@@ -15,6 +16,7 @@ from tenantry.domain.identity.factors.relying_party import InvalidPasskey
 from tenantry.domain.identity.factors.totp import find_step
 from tenantry.events.record import SYSTEM, record_event
 from tenantry.kernel.errors import TooManyRequestsException, ValidationFailedException
+from tenantry.kernel.security import BrokenSealError
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from tenantry.tenancy.context import TenantContext
 
 __all__ = ("check_failures", "note_failure", "octets", "require_one", "totp_purpose", "verify_passkey", "verify_proof")
+
+_log = structlog.get_logger(__name__)
 
 _DAY = datetime.timedelta(days=1)
 
@@ -124,7 +128,12 @@ async def _take_code(
     )
     if factor is None:
         return False
-    secret = vault.unseal(factor.secret, purpose=totp_purpose(tenant.id), owner=factor.id)
+    try:
+        secret = vault.unseal(factor.secret, purpose=totp_purpose(tenant.id), owner=factor.id)
+    except BrokenSealError:
+        # Another organization's, of which this one is an import: its apps are good there alone, and no code is right.
+        _log.warning("an authenticator's secret is not this organization's", factor=str(factor.id))
+        return False
     step = find_step(secret, code, now=now, last=factor.last_step)
     if step is None:
         return False

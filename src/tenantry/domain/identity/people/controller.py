@@ -19,8 +19,8 @@ from tenantry.domain.identity.people.schemas import (
     UserDeactivatePayload,
     UserErasePayload,
 )
-from tenantry.domain.identity.people.service import PeopleService, check_typed, provide_people, wrong_password
-from tenantry.domain.identity.sessions.throttle import LoginThrottle
+from tenantry.domain.identity.people.service import PeopleService, check_typed, provide_people
+from tenantry.domain.identity.sessions.confirmation import PasswordCheck
 from tenantry.domain.identity.users.authority import require_may_change
 from tenantry.domain.identity.users.controller import read_user
 from tenantry.domain.identity.users.models import User
@@ -135,16 +135,12 @@ class OwnDataController(Controller):
         user_id, tenant = principal_of(request).id, tenant_request(request).tenant
         if tenant is None:
             raise NotAuthenticatedException
-        email, stored = await people.password_of(user_id)
+        await people.require_password(user_id)
         # No connection is held while the password is hashed.
         transaction = request_transaction(request)
         await transaction.pause()
-        throttle: LoginThrottle = request.app.state.confirmation_throttle
-        await throttle.check(tenant, tenant.slug, email)
-        if not await request.app.state.hasher.verify(stored, data.password):
-            await throttle.failed(tenant, tenant.slug, email)
-            raise wrong_password()
-        await throttle.succeeded(tenant, tenant.slug, email)
+        check: PasswordCheck = request.app.state.password_check
+        stored = await check.require(tenant, user_id, data.password, field="password")
         people = await provide_people(db_session=await transaction.session())
         await people.erase(user_id, successor_id=data.successor_id, hashed_password=stored)
 

@@ -24,7 +24,7 @@ from tenantry.kernel.service import create_service_provider
 if TYPE_CHECKING:
     from uuid import UUID
 
-__all__ = ("NO_PASSWORD", "PeopleService", "check_typed", "provide_people", "wrong_password")
+__all__ = ("NO_PASSWORD", "PeopleService", "check_typed", "provide_people")
 
 NO_PASSWORD = define_problem(
     "no-password",
@@ -85,24 +85,20 @@ class PeopleService(UserService):
         if user is None:
             raise ResourceNotFoundException("There is no such user.")
         if hashed_password is not None and user.hashed_password != hashed_password:
-            raise wrong_password()
+            raise ValidationFailedException.of("password", "Expected your present password.")
         await record_event(session, "user.erased", subject=user_id)
         await catalogue.erase(session, Person(user.id, user.email))
         session.expunge(user)
         await session.execute(delete(User).where(User.id == user_id), execution_options={"synchronize_session": False})
 
-    async def password_of(self, user_id: UUID) -> tuple[str, str]:
-        """Address and password hash of the account.
+    async def require_password(self, user_id: UUID) -> None:
+        """Refuse what a password confirms to an account that has none.
 
         Raises:
-            ConflictException: it has no password.
+            ConflictException: it has none.
         """
-        email, stored = (
-            await self.repository.session.execute(select(User.email, User.hashed_password).where(User.id == user_id))
-        ).one()
-        if stored is None:
+        if await self.repository.session.scalar(select(User.hashed_password).where(User.id == user_id)) is None:
             raise ConflictException("There is no password to confirm it by.", problem=NO_PASSWORD)
-        return email, stored
 
 
 def check_typed(user: User, typed: str) -> None:
@@ -113,11 +109,6 @@ def check_typed(user: User, typed: str) -> None:
     """
     if normalize_email(typed) != user.email:
         raise ValidationFailedException.of("email", "Expected the user's own address.")
-
-
-def wrong_password() -> ValidationFailedException:
-    """What whoever gives another password is told."""
-    return ValidationFailedException.of("password", "Expected your password.")
 
 
 provide_people = create_service_provider(
