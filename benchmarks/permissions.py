@@ -26,7 +26,8 @@ from tenantry.domain.identity.principal import _PRINCIPAL
 from tenantry.domain.roles.catalogue import PermissionCatalogue
 from tenantry.features import DOMAIN_FEATURES
 from tenantry.kernel.redis import create_redis
-from tenantry.tenancy.context import PlanLimits, ScopeTimes, TenantContext
+from tenantry.tenancy.context import ScopeTimes, TenantContext
+from tenantry.tenancy.plan import PlanLimits
 from tenantry.tenancy.redis import tenant_key
 from tenantry.tenancy.wiring import create_database, required
 

@@ -24,8 +24,9 @@ from tenantry.domain.teams.queries import _TEAM
 from tenantry.domain.teams.schemas import TeamRead
 from tenantry.kernel.schema import Page
 from tenantry.tenancy.connection import DriverConnection, ScopedConnection
-from tenantry.tenancy.context import PlanLimits, ScopeTimes, TenantContext
+from tenantry.tenancy.context import ScopeTimes, TenantContext
 from tenantry.tenancy.database import Database
+from tenantry.tenancy.plan import PlanLimits
 from tenantry.tenancy.registry import TenantRegistry
 from tenantry.tenancy.request import HostNames
 

@@ -11,8 +11,9 @@ from tenantry.cli.problems import ExitCode
 from tenantry.domain.audit.chain import seal_next
 from tenantry.events.record import record_event
 from tenantry.kernel.settings import load_settings
-from tenantry.tenancy.context import PlanLimits, TenantContext
+from tenantry.tenancy.context import TenantContext
 from tenantry.tenancy.models import schema_name
+from tenantry.tenancy.plan import PlanLimits
 from tenantry.tenancy.wiring import create_database, scope_times
 from tests.cli.support import OWNER_PASSWORD, answer, refused, run
 from tests.databases import Template

@@ -20,7 +20,8 @@ from tenantry.dev.postgres import EmbeddedPostgres
 from tenantry.dev.valkey import EmbeddedValkey
 from tenantry.jobs.ring import Ring
 from tenantry.kernel.redis import create_redis
-from tenantry.tenancy.context import PlanLimits, TenantContext
+from tenantry.tenancy.context import TenantContext
+from tenantry.tenancy.plan import PlanLimits
 from tenantry.tenancy.redis import queue_name
 from tenantry.tenancy.wiring import create_database, scope_times
 from tests.databases import Template, _make

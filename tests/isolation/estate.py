@@ -11,8 +11,9 @@ from uuid_utils.compat import uuid7
 
 from tenantry.platform.provisioning.schema import create_schema
 from tenantry.tenancy.connection import DriverConnection
-from tenantry.tenancy.context import PlanLimits, ScopeTimes, TenantContext
+from tenantry.tenancy.context import ScopeTimes, TenantContext
 from tenantry.tenancy.migrations import head
+from tenantry.tenancy.plan import PlanLimits
 from tests.databases import Template, clone_database, drop_database
 
 __all__ = ("Estate", "Neighbour", "open_estate", "run_as")

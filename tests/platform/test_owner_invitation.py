@@ -11,7 +11,8 @@ import pytest
 
 from tenantry.jobs.testing import Enqueued
 from tenantry.mail.jobs import send_mail
-from tenantry.tenancy.context import PlanLimits, ScopeTimes, TenantContext
+from tenantry.tenancy.context import ScopeTimes, TenantContext
+from tenantry.tenancy.plan import PlanLimits
 from tests.databases import Template
 from tests.mailserver import MailServer, open_mail_server
 from tests.platform.strangers import platform_box

@@ -12,7 +12,8 @@ from tenantry.kernel.logging import configure_logging
 from tenantry.kernel.settings import load_settings
 from tenantry.platform.tenants.creation import TenantCreator
 from tenantry.platform.tenants.service import TenantService
-from tenantry.tenancy.context import PlanLimits, TenantContext, control_scope
+from tenantry.tenancy.context import TenantContext, control_scope
+from tenantry.tenancy.plan import PlanLimits
 from tenantry.tenancy.wiring import create_database, create_hasher, scope_times
 
 if TYPE_CHECKING:

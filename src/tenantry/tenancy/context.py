@@ -11,7 +11,9 @@ from tenantry.tenancy.scope import CONTROL_ROLE, SHARED_SCHEMA, Scope
 if TYPE_CHECKING:
     from uuid import UUID
 
-__all__ = ("PlanLimits", "ScopeTimes", "TenantContext", "control_scope")
+    from tenantry.tenancy.plan import PlanLimits
+
+__all__ = ("ScopeTimes", "TenantContext", "control_scope")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,19 +23,6 @@ class ScopeTimes:
     statement: int = 5000
     lock: int = 2000
     idle_in_transaction: int = 10000
-
-
-@dataclass(frozen=True, slots=True)
-class PlanLimits:
-    """What a tenant's plan grants."""
-
-    slug: str
-    statement_timeout: int | None = None
-    """Milliseconds; None leaves the deployment's setting."""
-    job_weight: float = 1.0
-    """Of the workers' turns, beside the other tenants' weights."""
-    job_concurrency: int = 8
-    """Jobs at work at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +67,12 @@ class TenantContext:
                 search_path=schema,
                 read_only=read_only,
                 statement_timeout=times.statement if plan.statement_timeout is None else plan.statement_timeout,
-                lock_timeout=times.lock,
-                idle_in_transaction_timeout=times.idle_in_transaction,
+                lock_timeout=times.lock if plan.lock_timeout is None else plan.lock_timeout,
+                idle_in_transaction_timeout=(
+                    times.idle_in_transaction
+                    if plan.idle_in_transaction_timeout is None
+                    else plan.idle_in_transaction_timeout
+                ),
             )
             for read_only in (True, False)
         )

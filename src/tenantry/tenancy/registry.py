@@ -21,7 +21,8 @@ import structlog
 
 from tenantry.kernel.errors import UnavailableException
 from tenantry.tenancy.connection import ScopedConnection
-from tenantry.tenancy.context import PlanLimits, ScopeTimes, TenantContext, control_scope
+from tenantry.tenancy.context import ScopeTimes, TenantContext, control_scope
+from tenantry.tenancy.plan import PlanLimits
 from tenantry.tenancy.release import served_revisions
 
 if TYPE_CHECKING:

@@ -23,8 +23,9 @@ from tenantry.platform.provisioning.creation import owner_payload
 from tenantry.platform.provisioning.models import WarmSchema
 from tenantry.platform.provisioning.operations import request_operation
 from tenantry.platform.tenants.service import TenantService, check_plan, check_slug
-from tenantry.tenancy.context import PlanLimits, TenantContext, control_scope
+from tenantry.tenancy.context import TenantContext, control_scope
 from tenantry.tenancy.models import Tenant
+from tenantry.tenancy.plan import PlanLimits
 from tenantry.tenancy.release import served_range
 
 if TYPE_CHECKING:
