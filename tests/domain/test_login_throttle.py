@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -254,6 +255,25 @@ async def test_a_redis_that_is_killed_meanwhile_gives_the_guesses_back_once_and_
         assert answers == [401] * (FREE + 1) + [429] * 2
     finally:
         await redis.aclose()
+
+
+async def test_without_redis_log_ins_of_one_account_do_not_come_in_each_others_way(
+    world: World, acme: TenantHandle, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = _guard(world)
+    monkeypatch.setattr(guard, "_redis", create_redis("redis://127.0.0.1:1/0"))
+    tenant = acme.context
+
+    async def log_in_over_and_over() -> None:
+        for _ in range(25):
+            attempt = await guard.begin(tenant, acme.slug, acme.owner_email)
+            await guard.succeeded(tenant, acme.slug, acme.owner_email, attempt=attempt)
+
+    # At once, they would be refused for guessing: so many are let through.
+    monkeypatch.setattr(guard, "_near", dataclasses.replace(guard._near, free=1000, limit=1000))
+    monkeypatch.setattr(guard, "_everywhere", dataclasses.replace(guard._everywhere, free=1000, limit=1000))
+    # A deadlock would be raised here.
+    await asyncio.gather(*(log_in_over_and_over() for _ in range(6)))
 
 
 async def test_tallies_hold_no_address_and_are_swept_away(

@@ -34,6 +34,8 @@ class Load:
     acknowledged: dict[str, set[str]] = field(default_factory=dict)
     answers: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
+    unavailable: list[str] = field(default_factory=list)
+    """What was answered with 503, and how."""
     slowest: float = 0.0
 
     def __post_init__(self) -> None:
@@ -103,6 +105,7 @@ class Load:
             self._changed.set()
         self.answers[answer.status_code] += 1
         if answer.status_code == 503:
+            self.unavailable.append(f"{method} {path}: {answer.text}")
             if "Retry-After" not in answer.headers:
                 self.wrong.append(f"{method} {path}: a 503 without Retry-After")
             await asyncio.sleep(0.02)
