@@ -100,7 +100,7 @@ async def test_an_api_key_opens_what_its_scopes_say_and_no_route_that_is_for_peo
         assert answer.is_success, answer.text
 
 
-def _lasting(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+def _lasting(rows: dict[str, Any]) -> dict[str, Any]:
     """Without what changes by itself: when keys were last used, and how far the provisioner is with exports."""
     lasting = {name: found for name, found in rows.items() if name != "api_key"}
     return lasting | {"own exports": [{"id": row["id"]} for row in rows["own exports"]]}
