@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from tenantry.tenancy.migrations import head
+from tests.checkout import ROOT, copy_repository, run_pytest, run_python
 from tests.databases import Template
-from tests.docs.blocks import DOCS, ROOT, Block, apply, read_blocks
-from tests.servers import ADMIN_URL, REDIS_URL
+from tests.docs.blocks import DOCS, Block, apply, read_blocks
 
 DOCUMENT = DOCS / "add-a-resource.md"
 _REVISION = re.compile(r"migrations/tenant/versions/(\d{4})_(\w+)\.py")
-_IGNORED = shutil.ignore_patterns("__pycache__", ".*_cache", "*.pyc")
 
 
 def _counted_on(block: Block) -> Block:
@@ -40,9 +35,7 @@ def _counted_on(block: Block) -> Block:
 
 def _apply_to_copy(folder: Path, blocks: Iterable[Block]) -> Path:
     """The repository in `folder`, with blocks of the document applied."""
-    for name in ("src", "migrations", "tests"):
-        shutil.copytree(ROOT / name, folder / name, ignore=_IGNORED)
-    shutil.copy(ROOT / "pyproject.toml", folder)
+    copy_repository(folder)
     for block in blocks:
         apply(_counted_on(block), folder)
     return folder
@@ -56,35 +49,6 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _files(copy: Path) -> list[str]:
     return [str((copy / _counted_on(block).path).relative_to(copy)) for block in read_blocks(DOCUMENT)]
-
-
-def _run(copy: Path, *arguments: str, timeout: float = 120, **settings: str) -> str:
-    """Run Python in the copy, on this run's servers or those of `settings`; its output, if it ends well."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TENANTRY_"))}
-    env |= {
-        # Before the editable installation of the repository itself.
-        "PYTHONPATH": str(copy / "src"),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "TENANTRY_DATABASE_URL": os.environ[ADMIN_URL],
-        "TENANTRY_REDIS_URL": os.environ[REDIS_URL],
-        **settings,
-    }
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=copy,
-        env=env,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=timeout,
-        check=False,
-    )
-    assert done.returncode == 0, f"{' '.join(arguments)} exited with {done.returncode}:\n{done.stdout}"
-    return done.stdout
-
-
-def _pytest(copy: Path, *arguments: str) -> str:
-    return _run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *arguments)
 
 
 def test_the_document_is_one_package_one_edit_one_migration_and_one_test() -> None:
@@ -108,7 +72,7 @@ def test_the_command_of_the_document_writes_the_migration_that_it_shows(
     assert len(command) == 1
     others = (block for block in read_blocks(DOCUMENT) if block.path != shown.path)
     folder = _apply_to_copy(tmp_path / "copy", others)
-    printed = _run(
+    printed = run_python(
         folder,
         "-m",
         "tenantry.cli",
@@ -129,12 +93,12 @@ def _undated(text: str) -> str:
 
 
 def test_the_new_migration_keeps_the_rules(copy: Path) -> None:
-    assert "revisions keep the rules" in _run(copy, "-m", "tests.architecture.migration_lint")
+    assert "revisions keep the rules" in run_python(copy, "-m", "tests.architecture.migration_lint")
 
 
 @pytest.mark.slow
 def test_the_resource_is_migrated_served_and_isolated(copy: Path) -> None:
-    output = _pytest(copy, "tests/docs/probe_add_a_resource.py", "tests/domain/test_projects.py")
+    output = run_pytest(copy, "tests/docs/probe_add_a_resource.py", "tests/domain/test_projects.py")
     assert re.search(r"\b1[5-9] passed", output), output
     assert "skipped" not in output
 
@@ -142,17 +106,17 @@ def test_the_resource_is_migrated_served_and_isolated(copy: Path) -> None:
 @pytest.mark.slow
 def test_the_isolation_suite_finds_the_new_routes(copy: Path) -> None:
     suite = "tests/isolation/test_routes.py"
-    names = _pytest(copy, suite, "--collect-only")
+    names = run_pytest(copy, suite, "--collect-only")
     for method in ("GET", "PATCH", "DELETE"):
         route = f"{method} /api/projects/{{project_id}}"
         assert f"test_another_tenants_ids_are_those_of_nothing[{route}]" in names, names
-    output = _pytest(copy, suite, "-k", "project")
+    output = run_pytest(copy, suite, "-k", "project")
     assert "skipped" not in output, output
 
 
 def test_the_new_files_are_lint_free_and_formatted(copy: Path) -> None:
-    _run(copy, "-m", "ruff", "check", "--no-cache", *_files(copy))
-    _run(copy, "-m", "ruff", "format", "--check", "--diff", "--no-cache", *_files(copy))
+    run_python(copy, "-m", "ruff", "check", "--no-cache", *_files(copy))
+    run_python(copy, "-m", "ruff", "format", "--check", "--diff", "--no-cache", *_files(copy))
 
 
 @pytest.mark.slow
@@ -160,7 +124,7 @@ def test_the_new_files_are_typed_and_keep_the_import_contracts(copy: Path) -> No
     # A cache of its own: one for both sets of paths would be emptied by each run of the other.
     cache = ROOT / ".mypy_cache" / "add-a-resource"
     package = [path for path in _files(copy) if path.endswith(".py") and "versions" not in path]
-    _run(copy, "-m", "mypy", f"--cache-dir={cache}", *package, timeout=300)
+    run_python(copy, "-m", "mypy", f"--cache-dir={cache}", *package, timeout=300)
     lint = "from importlinter.cli import lint_imports_command as lint; lint(['--no-cache', '--verbose'])"
-    output = _run(copy, "-c", lint)
+    output = run_python(copy, "-c", lint)
     assert re.search(r"[1-9]\d* kept, 0 broken", output), output

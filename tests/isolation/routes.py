@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal, get_args, get_origin
 from uuid import UUID, uuid4
 
@@ -23,9 +24,11 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Integer,
     LargeBinary,
+    Numeric,
     Table,
     Text,
     Uuid,
@@ -42,7 +45,7 @@ from tenantry.domain.identity.people.schemas import TypedAddress
 from tenantry.domain.scim.schemas import ScimGroup, ScimPatch, ScimSearch, ScimUser
 from tenantry.domain.webhooks.schemas import EventFilter
 from tenantry.features import DOMAIN_FEATURES, TENANT_METADATA
-from tenantry.kernel.schema import UNSET, Email, HttpsUrl, Locale, Password, Slug, TimeZone
+from tenantry.kernel.schema import UNSET, Amount, Email, HttpsUrl, Locale, Password, Slug, TimeZone
 from tenantry.kernel.settings import load_settings
 from tenantry.tenancy.connection import ScopedConnection
 from tests.platform.rollouts.listening import listen_at
@@ -232,12 +235,15 @@ def _value(annotation: Any) -> Any:
     if annotation is str:
         # A URL is text that has to look like one; so is a name, for which any text will do.
         return f"https://example.com/{number}"
+    if annotation is datetime.date:
+        return datetime.datetime.now(datetime.UTC).date().isoformat()
     if annotation is datetime.datetime:
         return datetime.datetime.now(datetime.UTC).isoformat()
     raise NotImplementedError(f"teach tests/isolation/routes.py to fill in {annotation}")
 
 
 _WORDS: dict[Any, str] = {
+    Amount: "{}.50",
     Email: "planted-{}@example.com",
     EventFilter: "*",
     HttpsUrl: "https://example.com/{}",
@@ -326,6 +332,10 @@ def _column_value(table: Table, column: Column[Any]) -> Any:
     python = _python_type(kind)
     if python is UUID:
         return uuid7()
+    if isinstance(kind, Numeric):
+        return Decimal(number)
+    if isinstance(kind, Date):
+        return datetime.datetime.now(datetime.UTC).date()
     if python is datetime.datetime or isinstance(kind, DateTime):
         return datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
     raise NotImplementedError(f"teach tests/isolation/routes.py to fill in {table.name}.{column.name}: {kind!r}")

@@ -37,6 +37,7 @@ _COMMANDS = {
     "catalog": ("tenantry.cli.catalog", "Show how much there is in the database's catalog, and how it grows."),
     "operators": ("tenantry.cli.operators", "Create, list and change the people who run the platform."),
     "audit": ("tenantry.cli.audit", "Read what was done to the platform, by whom and why."),
+    "new-resource": ("tenantry.cli.new_resource", "Write a resource that every organization has for itself."),
     "shell": ("tenantry.cli.shell", "Open psql or Python in one tenant's scope."),
     "keys": ("tenantry.cli.keys", "List, rotate and remove the keys that sign tokens and seal secrets."),
     "settings": (
@@ -63,7 +64,7 @@ class _Commands(click.RichGroup):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None and command is not None:
-            command = getattr(importlib.import_module(_COMMANDS[name][0]), name)
+            command = getattr(importlib.import_module(_COMMANDS[name][0]), name.replace("-", "_"))
         return name, command, rest
 
     def main(self, args: Sequence[str] | None = None, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]

@@ -17,6 +17,7 @@ __all__ = (
     "MAX_PAGE_SIZE",
     "PATTERN_MEANING",
     "UNSET",
+    "Amount",
     "BaseStruct",
     "Description",
     "Email",
@@ -25,6 +26,7 @@ __all__ = (
     "LongText",
     "Page",
     "Password",
+    "SafeInteger",
     "ShortText",
     "Slug",
     "TimeZone",
@@ -94,7 +96,10 @@ _SLUG = rf"^[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?{END}"
 _HTTPS = rf"^https://[^\s\x00-\x1f\x7f/?#@\\]+(?:[/?#][^\s\x00-\x1f\x7f]*)?{END}"
 _LOCALE = rf"^[a-z]{{2,3}}(?:-[A-Z][a-z]{{3}})?(?:-(?:[A-Z]{{2}}|[0-9]{{3}}))?{END}"
 
+_AMOUNT = rf"^-?(?:0|[1-9][0-9]{{0,14}})(?:\.[0-9]{{1,6}})?{END}"
+
 PATTERN_MEANING = {
+    _AMOUNT: "Expected a decimal number in quotes such as 19.90, of at most 15 digits before the point and 6 after it",
     _HTTPS: "Expected an address that begins with https://, without a name or password in it",
     _LOCALE: "Expected a language such as en, de-CH or zh-Hant-TW",
     _LINE: "Expected text on one line that is not blank",
@@ -111,6 +116,12 @@ Description = Annotated[str, Meta(max_length=500, pattern=_TEXT)]
 
 LongText = Annotated[str, Meta(max_length=10_000, pattern=_TEXT)]
 """A description: any text that PostgreSQL can store."""
+
+Amount = Annotated[str, Meta(min_length=1, max_length=23, pattern=_AMOUNT)]
+"""A decimal number, as text: a JSON number is a binary fraction to most clients, and `Decimal` takes NaN."""
+
+SafeInteger = Annotated[int, Meta(ge=-(2**53) + 1, le=2**53 - 1)]
+"""A whole number that every client can hold (RFC 8259 §6)."""
 
 Slug = Annotated[str, Meta(min_length=1, max_length=63, pattern=_SLUG)]
 """A DNS label (RFC 1123 §2.1), since a tenant's slug is a host's first label."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from tenantry.tenancy.migrations import Tree
 
-__all__ = ("NewRevision", "NoCheckoutError", "write_revision")
+__all__ = ("NewRevision", "NoCheckoutError", "check_checkout", "next_number", "write_revision")
 
 # As long as Alembic's own limit, so that a sentence makes a name that can still be typed.
 _SLUG_LENGTH = 40
@@ -78,9 +78,9 @@ async def write_revision(
         subprocess.CalledProcessError: ruff, which formats it where it is installed, cannot read what was written.
         sqlalchemy.exc.DBAPIError: a revision of the tree fails, or the address is not the owner's.
     """
-    _check_checkout()
+    check_checkout()
     _check_message(message)
-    number = _next_number(tree)
+    number = next_number(tree)
     async with engine.connect() as connection:
         # Closed without a commit, so everything that was done in it is undone.
         written = await connection.run_sync(_write, tree, number, message, metadata, empty)
@@ -148,7 +148,12 @@ def _tidy(path: Path) -> None:
         subprocess.run([ruff, *arguments, "--quiet", path], check=True, capture_output=True)  # noqa: S603 - ours
 
 
-def _check_checkout() -> None:
+def check_checkout() -> None:
+    """Refuse to write into an installed package.
+
+    Raises:
+        NoCheckoutError: this is one.
+    """
     if migrations_folder().is_relative_to(Path(tenantry.__file__).parent):
         raise NoCheckoutError(
             "this is an installed package, whose revisions are not to be added to: new ones are written in a checkout "
@@ -163,7 +168,12 @@ def _check_message(message: str) -> None:
         raise RevisionError("the message becomes the file's name as well: it needs a letter or a digit")
 
 
-def _next_number(tree: Tree) -> str:
+def next_number(tree: Tree) -> str:
+    """What a tree's next revision is called.
+
+    Raises:
+        RevisionError: its head has no number.
+    """
     newest = revisions(tree)[-1].id if revisions(tree) else "0000"
     if not re.fullmatch(r"[0-9]{4}", newest):
         raise RevisionError(

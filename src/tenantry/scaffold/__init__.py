@@ -1,0 +1,1 @@
+"""A resource of one's own, written down from its name and its fields: `tenantry new-resource`."""
