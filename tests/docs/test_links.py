@@ -13,7 +13,7 @@ from tenantry.cli import _COMMANDS
 from tenantry.kernel.settings import Settings
 from tests.docs.blocks import DOCS, ROOT, read_blocks
 
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 EXAMPLE = DOCS / "add-a-resource.md"
 
 _FENCE = re.compile(r"^(```|~~~).*?^\1$", re.MULTILINE | re.DOTALL)
@@ -99,7 +99,7 @@ def test_settings_commands_and_targets_that_are_named_exist(document: Path) -> N
     settings = {f"TENANTRY_{field.upper()}" for field in Settings.model_fields} | _OTHER_VARIABLES
     # `TENANTRY_PASSWORD_HASH_…` stands for all that begin so.
     assert not {name for name in _VARIABLE.findall(text) if name not in settings and not name.endswith("_")}
-    commands = re.findall(r"(?:^|`|\$ |bin/)tenantry (\w+)", text, re.MULTILINE)
+    commands = re.findall(r"(?:^|`|\$ |bin/)tenantry (\w[\w-]*)", text, re.MULTILINE)
     assert not set(commands) - _COMMANDS.keys()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert not set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)) - targets

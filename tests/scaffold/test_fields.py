@@ -26,7 +26,7 @@ def fields(draw: st.DrawFn) -> Field:
         return Field(name, "words", tuple(draw(WORDS)), optional)
     kind = draw(st.sampled_from(KINDS))
     unique = draw(st.booleans()) if kind not in {"text", "bool"} else False
-    return Field(name, kind, optional=optional, unique=unique)  # type: ignore[arg-type]
+    return Field(name, kind, optional=optional, unique=unique)
 
 
 def _written(field: Field) -> str:

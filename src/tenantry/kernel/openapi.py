@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import yaml  # type: ignore[import-untyped]
+import yaml
 from litestar import MediaType, Request, Response, Router, get
 from litestar._openapi.schema_generation.plugins.struct import StructSchemaPlugin
 from litestar.datastructures import ResponseHeader
