@@ -45,6 +45,7 @@ from tenantry.kernel.http import edge
 from tenantry.kernel.http.address import parse_networks
 from tenantry.kernel.http.plugin import HttpPlugin
 from tenantry.kernel.http.shutdown import Shutdown
+from tenantry.kernel.line import Line
 from tenantry.kernel.logging import configure_logging
 from tenantry.kernel.openapi import OPERATOR_TOKEN, TENANT_TOKEN
 from tenantry.kernel.redis import create_redis
@@ -61,13 +62,23 @@ from tenantry.platform.rollouts.events import RolloutEvents
 from tenantry.platform.signup.service import Signups
 from tenantry.platform.strangers.service import Brake, Limits
 from tenantry.platform.tenants.creation import TenantCreator
+from tenantry.tenancy.cache import TenantCache
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.declared import Declared, begin_declared, declare_routes, describe_declared
 from tenantry.tenancy.guards import requires_active_user
 from tenantry.tenancy.parallel import ParallelReads
+from tenantry.tenancy.rates import RateLimiter
 from tenantry.tenancy.registry import TenantRegistry
 from tenantry.tenancy.request import HostNames, TenantMiddleware, provide_session, tenant_request
-from tenantry.tenancy.wiring import create_database, create_hasher, open_vault, required, scope_times
+from tenantry.tenancy.use import UseCounter
+from tenantry.tenancy.wiring import (
+    create_database,
+    create_hasher,
+    create_redis_breaker,
+    open_vault,
+    required,
+    scope_times,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -79,7 +90,15 @@ if TYPE_CHECKING:
 __all__ = ("create_app", "create_asgi", "serve_app")
 
 
-_EXPOSED = ("ETag", "Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
+_EXPOSED = (
+    "ETag",
+    "Idempotent-Replayed",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Request-ID",
+)
 """Headers of answers that pages of other origins may read; of themselves browsers would show none of these."""
 
 
@@ -107,6 +126,14 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
         connect_timeout=settings.database_connect_timeout,
     )
     redis = create_redis(required(settings.redis_url), timeout=settings.redis_timeout)
+    redis_breaker = create_redis_breaker(redis)
+    line = Line(redis, redis_breaker, timeout=settings.redis_timeout)
+    use = UseCounter(redis, line)
+    # Of its own: its values are larger than what the limits ask.
+    cache_line = Line(redis, redis_breaker, timeout=settings.redis_timeout)
+    tenant_cache = TenantCache(cache_line)
+    database.followers.append(tenant_cache.follow)
+    rates = RateLimiter(redis, line, use, settings, trusted=parse_networks(settings.trusted_proxies))
     job_states = JobStates(Ring(redis))
     throttle = LoginGuard(
         redis,
@@ -173,10 +200,13 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
         await registry.start()
         try:
             with shutdown.watch():
-                async with listeners.open():
+                async with listeners.open(), rates.open():
                     yield
         finally:
             await registry.stop()
+            await redis_breaker.stop()
+            await line.close()
+            await cache_line.close()
             await redis.aclose()
             await database.close()
             hasher.close()
@@ -195,7 +225,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
 
     # Functions, since Litestar copies the arguments of a DefineMiddleware in depth, pools and all.
     def tenant_middleware(app: ASGIApp) -> ASGIApp:
-        return TenantMiddleware(app, database=database, registry=registry, tokens=tokens, hosts=hosts)
+        return TenantMiddleware(app, database=database, registry=registry, tokens=tokens, hosts=hosts, rates=rates)
 
     def platform_middleware(app: ASGIApp) -> ASGIApp:
         return PlatformMiddleware(
@@ -258,6 +288,11 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
             "hasher": hasher,
             "usage_hooks": USAGE_HOOKS,
             "redis": redis,
+            "cache": tenant_cache,
+            "redis_breaker": redis_breaker,
+            "redis_line": line,
+            "rates": rates,
+            "use": use,
             "permissions": PermissionCatalogue(
                 permission for feature in DOMAIN_FEATURES for permission in feature.permissions
             ),
@@ -282,6 +317,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
                     database,
                     at_once=settings.database_parallel_reads,
                     together=max(1, settings.database_pool_size // 2),
+                    cache=tenant_cache,
                 ),
             ),
             "invitations": Invitations(

@@ -19,13 +19,15 @@ from tenantry.jobs.relay import TOGETHER, Relay
 from tenantry.jobs.runner import Runner
 from tenantry.jobs.schedule import Scheduler
 from tenantry.jobs.supervisor import beat
+from tenantry.kernel.line import Line
 from tenantry.kernel.mail import Mailer
 from tenantry.kernel.redis import create_redis
 from tenantry.kernel.security import Vault
 from tenantry.kernel.settings import Settings
+from tenantry.tenancy.cache import TenantCache
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.registry import TenantRegistry
-from tenantry.tenancy.wiring import create_database, open_vault, required, scope_times
+from tenantry.tenancy.wiring import create_database, create_redis_breaker, open_vault, required, scope_times
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,6 +93,10 @@ class WorkerProcess:
         self._redis = create_redis(
             address, timeout=5.0, max_connections=settings.worker_concurrency + TOGETHER + _UPKEEP
         )
+        # What jobs change ends what the API has cached of it.
+        self._breaker = create_redis_breaker(self._redis)
+        self._line = Line(self._redis, self._breaker, timeout=settings.redis_timeout)
+        self.database.followers.append(TenantCache(self._line).follow)
         # It waits for a second at a time, and must not be cut off meanwhile.
         self._blocking = create_redis(address, timeout=10.0, max_connections=2)
         gate = Gate(self.registry)
@@ -152,6 +158,8 @@ class WorkerProcess:
             await self.queue.close()
             await self.registry.stop()
             await self.database.close()
+            await self._breaker.stop()
+            await self._line.close()
             await self._redis.aclose()
             await self._blocking.aclose()
             _log.info("worker ended", worker=self.id)

@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 
 from tenantry.events.definition import RecordedEvent, current_catalogue
 from tenantry.events.models import AuditEvent
+from tenantry.tenancy.database import transaction_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,6 +90,9 @@ async def record_event(
     await session.execute(
         insert(AuditEvent).values(**{field: getattr(recorded, field) for field in RecordedEvent.__struct_fields__})
     )
+    if (transaction := transaction_of(session)) is not None:
+        # What is cached of it ends with the commit.
+        transaction.note_event(name)
     for listen in catalogue.listeners:
         await listen(session, recorded)
     for job in catalogue.handlers(name):

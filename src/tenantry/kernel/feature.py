@@ -51,7 +51,7 @@ class Owner:
     """Whether the address is known to be theirs."""
 
 
-DashboardRead = Callable[["AsyncSession", Any], Awaitable[Any]]
+DashboardRead = Callable[..., Awaitable[Any]]
 
 ProvisionHook = Callable[["AsyncSession", Owner], Awaitable[None]]
 SeedHook = Callable[["AsyncSession"], Awaitable[None]]
@@ -64,6 +64,8 @@ class DashboardPart:
 
     `read` is given a session of its own, which only reads, and the caller (`tenantry.tenancy.guards.Principal`), and
     returns a struct. Whoever does not hold `permission` does not get the part; None is for what is the caller's own.
+    Where it is the same for everybody who gets it, it may be a `tenantry.tenancy.cache.cached` read, of the session
+    alone.
     """
 
     name: str

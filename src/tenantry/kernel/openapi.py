@@ -256,6 +256,7 @@ def finish(document: dict[str, Any], amend: Amend | None = None) -> dict[str, An
     _tidy(document, {name: f"{found.group(1)}Page" for name in schemas if (found := _PAGE_NAME.match(name))})
     schemas = components["schemas"]
     schemas.update(Problem=_PROBLEM, FieldError=_FIELD_ERROR)
+    components["headers"] = dict(_RATE_LIMITS)
     used: set[tuple[str, int]] = set()
     forms: dict[str, ErrorForm | None] = {"Problem": None}
     for path, item in document.get("paths", {}).items():
@@ -268,6 +269,8 @@ def finish(document: dict[str, Any], amend: Amend | None = None) -> dict[str, An
                 for status in _WITHOUT_BODY & responses.keys():
                     # Litestar documents JSON also where a handler answers with headers alone.
                     responses[status].pop("content", None)
+                if any(TENANT_TOKEN in needed for needed in operation.get("security") or ()):
+                    _add_rate_limits(responses)
                 if amend is not None:
                     amend(operation)
                 used |= {(name, status) for status in _add_problems(path, method, operation, form)}
@@ -276,6 +279,15 @@ def finish(document: dict[str, Any], amend: Amend | None = None) -> dict[str, An
         _response_name(status, forms[name]): _response(status, forms[name]) for name, status in sorted(used)
     }
     return document
+
+
+def _add_rate_limits(responses: dict[str, Any]) -> None:
+    """Document the fields by which an organization's answers tell of its limits."""
+    for status, response in responses.items():
+        if status.startswith("2"):
+            response.setdefault("headers", {}).update(
+                {name: {"$ref": f"#/components/headers/{name}"} for name in _RATE_LIMITS}
+            )
 
 
 def _tidy(document: dict[str, Any], pages: dict[str, str]) -> None:
@@ -377,6 +389,8 @@ def _response(status: int, form: ErrorForm | None = None) -> dict[str, Any]:
             "required": True,
             "schema": {"type": "integer", "minimum": 0},
         }
+    if status == 429:
+        headers |= {name: {"$ref": f"#/components/headers/{name}"} for name in _RATE_LIMITS}
     return {
         "description": "\n".join(f"- `{kind.uri}`: {kind.description}" for kind in kinds) or "A problem.",
         "headers": headers,
@@ -387,6 +401,22 @@ def _response(status: int, form: ErrorForm | None = None) -> dict[str, Any]:
         },
     }
 
+
+_RATE_LIMITS: dict[str, Any] = {
+    "RateLimit-Policy": {
+        "description": "The limits that hold for the caller (draft-ietf-httpapi-ratelimit-headers): of each its name "
+        "(`tenant`, `user` or `key`), how many requests may come at once (`q`), and in how many seconds that many are "
+        "there again (`w`). Not there where nothing is limited.",
+        "schema": {"type": "string"},
+        "example": '"tenant";q=100;w=10, "user";q=20;w=4',
+    },
+    "RateLimit": {
+        "description": "Of each limit, how many requests are left (`r`), and in how many seconds all of them are there "
+        "again (`t`).",
+        "schema": {"type": "string"},
+        "example": '"tenant";r=87;t=2, "user";r=19;t=1',
+    },
+}
 
 _FIELD_ERROR: dict[str, Any] = {
     "type": "object",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import structlog
@@ -23,12 +23,16 @@ from tenantry.tenancy.connection import DriverConnection, Lease, ScopedConnectio
 from tenantry.tenancy.scope import EMPTY_SCOPE, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-__all__ = ("LOST", "Database", "Transaction", "driver_of", "owner_engine")
+    Follower = Callable[[UUID, frozenset[str]], None]
+
+__all__ = ("LOST", "Database", "Transaction", "driver_of", "owner_engine", "transaction_of")
+
+_TRANSACTION = "transaction"
 
 LOST = (
     OSError,
@@ -52,6 +56,12 @@ def driver_of(dbapi_connection: Any) -> ScopedConnection:
     return driver
 
 
+def transaction_of(session: AsyncSession) -> Transaction | None:
+    """The transaction that a session is of; None for a session that was made in another way."""
+    found = session.info.get(_TRANSACTION)
+    return found if isinstance(found, Transaction) else None
+
+
 class Transaction:
     """One scoped transaction on one pooled connection.
 
@@ -59,10 +69,25 @@ class Transaction:
     first asked for. Neither outlives `close`.
     """
 
-    __slots__ = ("_adapter", "_closed", "_database", "_driver", "_ended", "_lease", "_proxied", "_session")
+    __slots__ = (
+        "_adapter",
+        "_closed",
+        "_database",
+        "_driver",
+        "_ended",
+        "_events",
+        "_lease",
+        "_proxied",
+        "_scope",
+        "_session",
+    )
 
-    def __init__(self, database: Database, proxied: PoolProxiedConnection, connection: ScopedConnection) -> None:
+    def __init__(
+        self, database: Database, proxied: PoolProxiedConnection, connection: ScopedConnection, scope: Scope
+    ) -> None:
         self._database = database
+        self._scope = scope
+        self._events: set[str] = set()
         self._proxied = proxied
         self._adapter: Any = proxied.dbapi_connection
         self._session: AsyncSession | None = None
@@ -86,8 +111,13 @@ class Transaction:
                 expire_on_commit=False,
                 autoflush=False,
                 close_resets_only=False,
+                info={_TRANSACTION: self},
             )
         return self._session
+
+    def note_event(self, name: str) -> None:
+        """Something has happened, once this is committed."""
+        self._events.add(name)
 
     async def descend(self, scope: Scope) -> None:
         """Flush what the session holds for the control plane, and go on as one tenant; see `ScopedConnection`.
@@ -97,6 +127,7 @@ class Transaction:
         """
         await self.flush()
         await self._driver.descend(scope)
+        self._scope = scope
 
     async def flush(self) -> None:
         """Write what the session holds, if there is one."""
@@ -117,7 +148,12 @@ class Transaction:
             raise RuntimeError("the transaction has ended")
         await self.flush()
         self._ended = True
-        await self._end("commit")
+        try:
+            await self._end("commit")
+        finally:
+            # Also where nobody knows whether it was stored.
+            if self._events and self._scope.is_tenant:
+                self._database.tell(UUID(hex=self._scope.role.removeprefix("t_")), frozenset(self._events))
 
     async def _end(self, verb: Literal["commit", "rollback"]) -> None:
         # What the adapter's commit and rollback do, without the greenlet that they would need around them; the
@@ -142,6 +178,9 @@ class Transaction:
         try:
             # Only detaches the session's objects: the connection and the transaction are ours, not the session's.
             self.forget()
+            if self._session is not None:
+                # Nothing that refers to itself is left for the garbage collector, in every request.
+                self._session.info.clear()
             if not self._ended and not failed and not driver.is_closed():
                 self._ended = True
                 await self._end("rollback")
@@ -206,6 +245,14 @@ class Database:
             pool_use_lifo=True,
         )
         self._watch(self.engine)
+        self.followers: list[Follower] = []
+        """Are called after a commit with the tenant and the names of the events that it brought about. They wait for
+        nothing and raise nothing."""
+
+    def tell(self, tenant_id: UUID, events: frozenset[str]) -> None:
+        """Tell the followers what is committed."""
+        for follow in self.followers:
+            follow(tenant_id, events)
 
     @staticmethod
     def _watch(engine: AsyncEngine) -> None:
@@ -262,7 +309,7 @@ class Database:
             proxied.invalidate()
             proxied.close()
             raise
-        return Transaction(self, proxied, driver)
+        return Transaction(self, proxied, driver, scope)
 
     @asynccontextmanager
     async def transaction(self, scope: Scope) -> AsyncIterator[Transaction]:

@@ -12,15 +12,17 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from tenantry.kernel.errors import NotAuthenticatedException
+from tenantry.tenancy.cache import CachedRead
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from tenantry.tenancy.cache import TenantCache
+    from tenantry.tenancy.context import TenantContext
     from tenantry.tenancy.database import Database
     from tenantry.tenancy.request import TenantRequest
-    from tenantry.tenancy.scope import Scope
 
     Read = Callable[[AsyncSession], Awaitable[Any]]
 
@@ -34,10 +36,12 @@ class ParallelReads:
         database: the process's pool.
         at_once: how many connections one request reads on.
         together: how many all requests of the process read on so.
+        cache: remembers what reads say may be remembered.
     """
 
-    def __init__(self, database: Database, *, at_once: int, together: int) -> None:
+    def __init__(self, database: Database, *, at_once: int, together: int, cache: TenantCache | None = None) -> None:
         self._database = database
+        self._cache = cache
         self._at_once = at_once
         self._turns = asyncio.Semaphore(together)
 
@@ -59,7 +63,7 @@ class ParallelReads:
         async def work() -> None:
             for name, read in left:
                 try:
-                    found[name] = await self._read(tenant.read_scope, read)
+                    found[name] = await self._read(tenant, read)
                 except Exception as error:  # noqa: BLE001, RUF100 - the caller decides, for each of them
                     found[name] = error
 
@@ -68,7 +72,12 @@ class ParallelReads:
                 group.create_task(work())
         return found
 
-    async def _read(self, scope: Scope, read: Read) -> Any:
-        # In this order: who waits for a turn holds no connection.
-        async with self._turns, self._database.transaction(scope) as transaction:
-            return await read(transaction.session)
+    async def _read(self, tenant: TenantContext, read: Read) -> Any:
+        async def load() -> Any:
+            # In this order: who waits for a turn holds no connection.
+            async with self._turns, self._database.transaction(tenant.read_scope) as transaction:
+                return await read(transaction.session)
+
+        if self._cache is not None and isinstance(read, CachedRead):
+            return await self._cache.recall(tenant, read, load)
+        return await load()

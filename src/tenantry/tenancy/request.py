@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from tenantry.tenancy.context import TenantContext
     from tenantry.tenancy.held import HeldAnswer
+    from tenantry.tenancy.rates import RateLimiter
     from tenantry.tenancy.registry import TenantRegistry
     from tenantry.tenancy.scope import Scope as DatabaseScope
 
@@ -162,7 +163,7 @@ class RequestTransaction:
 class TenantRequest(RequestTransaction):
     """The transaction of a tenant's request, with its tenant."""
 
-    __slots__ = ("afterwards", "finishing", "host_tenant", "key_digest", "tenant")
+    __slots__ = ("afterwards", "finishing", "host_tenant", "is_over", "is_stranger", "key_digest", "tenant")
 
     def __init__(
         self, database: Database, *, read_only: bool, claims: Claims | None = None, host_tenant: str | None = None
@@ -173,6 +174,10 @@ class TenantRequest(RequestTransaction):
         """The slug that the host names, if it names one."""
         self.key_digest: bytes | None = None
         """Of the API key that was sent in place of a token; whether there is such a key only its row can say."""
+        self.is_stranger = False
+        """Whether the key was let in without its being known to be one: see `tenantry.tenancy.rates`."""
+        self.is_over = False
+        """Whether the database has said that the session has ended, for good, or that there is no such key."""
         self.afterwards: Callable[[], Awaitable[None]] | None = None
         """What is left to do when the answer is out and the connection given back."""
         self.finishing: list[Callable[[HeldAnswer], Awaitable[None]]] = []
@@ -323,9 +328,17 @@ class TenantMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, *, database: Database, registry: TenantRegistry, tokens: Tokens, hosts: HostNames
+        self,
+        app: ASGIApp,
+        *,
+        database: Database,
+        registry: TenantRegistry,
+        tokens: Tokens,
+        hosts: HostNames,
+        rates: RateLimiter | None = None,
     ) -> None:
         self.app = app
+        self._rates = rates
         self._database = database
         self._registry = registry
         self._tokens = tokens
@@ -338,8 +351,14 @@ class TenantMiddleware:
         app = self.app
         if not scope["route_handler"].opt.get("public"):
             self._authenticate(scope, request)
+            if self._rates is not None:
+                await self._rates.admit(request, scope)
             app = surround(app, scope, request)
-        await keep_request_transaction(request, app, scope, receive, send)
+        try:
+            await keep_request_transaction(request, app, scope, receive, send)
+        finally:
+            if self._rates is not None:
+                self._rates.settle(request)
         if request.afterwards is not None:
             await request.afterwards()
 

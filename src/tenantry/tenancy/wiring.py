@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tenantry.kernel.breaker import Breaker
 from tenantry.kernel.security import PasswordHasher, Vault
 from tenantry.kernel.settings import SettingsError
 from tenantry.tenancy.context import ScopeTimes
 from tenantry.tenancy.database import Database
+from tenantry.tenancy.redis import platform_key
 
 if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
     from tenantry.kernel.settings import Settings
 
-__all__ = ("create_database", "create_hasher", "open_vault", "required", "scope_times")
+__all__ = ("create_database", "create_hasher", "create_redis_breaker", "open_vault", "required", "scope_times")
 
 
 def required(address: str | None) -> str:
@@ -62,6 +66,12 @@ def create_hasher(settings: Settings) -> PasswordHasher:
         parallelism=settings.password_hash_parallelism,
         concurrency=settings.password_hash_concurrency,
     )
+
+
+def create_redis_breaker(redis: Redis) -> Breaker:
+    """Whether Redis is asked; `stop` it before the client is closed."""
+    # A write: a replica, or a server that is full, would answer a PING.
+    return Breaker("redis", lambda: redis.set(platform_key("breaker", "probe"), "1", ex=60))
 
 
 def open_vault(settings: Settings, *, create: bool) -> Vault:

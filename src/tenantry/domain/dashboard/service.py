@@ -9,6 +9,7 @@ import structlog
 
 from tenantry.domain.dashboard.schemas import DashboardRead, UnavailablePart
 from tenantry.kernel.http.failures import explain_failure, hide_parameters
+from tenantry.tenancy.cache import CachedRead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,7 +55,11 @@ class Dashboards:
             for name, part in self._parts.items()
             if part.permission is None or part.permission in principal.permissions
         }
-        found = await self._reads.read(request, {name: partial(_read, part, principal) for name, part in mine.items()})
+        reads = {
+            name: part.read if isinstance(part.read, CachedRead) else partial(_read, part, principal)
+            for name, part in mine.items()
+        }
+        found = await self._reads.read(request, reads)
         failures = {name: found[name] for name in mine if isinstance(found[name], Exception)}
         if failures and len(failures) == len(mine):
             raise next(iter(failures.values()))

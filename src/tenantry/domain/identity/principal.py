@@ -37,6 +37,9 @@ SELECT u.is_superuser, s.authenticated_at, coalesce(s.enrol_by <= now(), false) 
   FROM user_session s JOIN user_account u ON u.id = s.user_id
  WHERE s.id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL AND s.expires_at > now() AND u.is_active
 """
+# Asked of a session that is not let in: a row that says so. None at all is no proof, a replica may be behind; and an
+# account that is deactivated may come back.
+_ENDED = "SELECT 1 FROM user_session WHERE id = $1 AND (revoked_at IS NOT NULL OR expires_at <= now())"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,11 @@ async def load_user_principal(
     claims = request.claims
     if claims is None or claims.sid is None:
         return None
-    record = await (await request.connection()).fetchrow(_PRINCIPAL, claims.sid, claims.sub)
+    connected = await request.connection()
+    record = await connected.fetchrow(_PRINCIPAL, claims.sid, claims.sub)
     if record is None:
+        if isinstance(request, TenantRequest):
+            request.is_over = await connected.fetchval(_ENDED, claims.sid) is not None
         return None
     if record["must_enrol"] and not connection.route_handler.opt.get(ENROLMENT):
         connection.scope["state"]["user_id"] = claims.sub

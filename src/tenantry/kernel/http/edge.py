@@ -37,7 +37,8 @@ CLIENT_GONE = 499
 class Edge:
     """Plain ASGI middleware around the whole application.
 
-    Puts `request_id` into `scope["state"]` and answers with it. Logs one line per request, at INFO: method, route
+    Puts `request_id` into `scope["state"]` and answers with it, and with the `headers` that somebody has put there, be
+    it an error's answer. Logs one line per request, at INFO: method, route
     template, status, duration, and from the state `tenant` (its `slug`) and `user_id` or `api_key_id` where somebody
     put them there; never paths, queries or headers, which may hold secrets. Paths that begin with one of `quiet` are
     not logged.
@@ -61,7 +62,7 @@ class Edge:
                 break
         request_id = request_id_for(sent_id)
         # A state of its own for each request, whatever the server does: a shared one would mix tenants up.
-        scope["state"] = {**(scope.get("state") or {}), "request_id": request_id}
+        state = scope["state"] = {**(scope.get("state") or {}), "request_id": request_id}
         clear_contextvars()
         bind_contextvars(request_id=request_id)
         status = 0
@@ -72,6 +73,8 @@ class Edge:
                 status = message["status"]
                 headers = list(message["headers"])
                 headers += secure_headers(headers)
+                if (more := state.get("headers")) is not None:
+                    headers += more
                 headers.append((b"x-request-id", request_id.encode()))
                 message["headers"] = headers
             await send(message)

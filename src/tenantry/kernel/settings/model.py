@@ -14,6 +14,7 @@ from tenantry.kernel.settings.factors import SecondFactors
 from tenantry.kernel.settings.fields import PREFIX, is_address, shown
 from tenantry.kernel.settings.mail import Mail
 from tenantry.kernel.settings.outbound import Outbound
+from tenantry.kernel.settings.rates import Rates
 from tenantry.kernel.settings.servers import PostgreSQL, Redis, Transactions
 from tenantry.kernel.settings.serving import Edge, Logs, Process, Streams
 from tenantry.kernel.settings.signup import SignUp
@@ -36,6 +37,7 @@ class Settings(
     ControlPlane,
     Transactions,
     Streams,
+    Rates,
     Edge,
     Tokens,
     Redis,

@@ -63,6 +63,7 @@ async def load_principal(
         return await load_user_principal(connection, request)
     record = await (await request.connection()).fetchrow(_KEY, request.key_digest, NOTED_EVERY)
     if record is None:
+        request.is_over = True
         return None
     key_id: UUID = record["id"]
     # For events and jobs, which say whose doing they are.
