@@ -23,10 +23,10 @@ BUILD_REQUIRES = $(PYTHON) scripts/build_requires.py
 # eleven seconds in each of theirs, before the first of them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install up reset test test-slow check format fuzz bench bench-peers lock clean
+.PHONY: help install up reset test test-slow check format fuzz bench bench-fairness bench-peers lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: $(VENV)/.stamp-dev ## Make .venv with everything that development needs
 
@@ -67,6 +67,9 @@ fuzz: $(VENV)/.stamp-dev ## Throw generated requests at the whole API (FUZZ_EXAM
 
 bench: $(VENV)/.stamp-dev ## Measure: tenancy against none, against the driver alone
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-fairness: $(VENV)/.stamp-dev ## Measure: what fifty organizations notice of one that floods
+	$(BIN)/python -m benchmarks.fairness $(ARGS)
 
 bench-peers: $(VENV)/.stamp-dev $(PEER_VENV)/.stamp ## Measure: beside django-tenants, an application of the same shape
 	$(BIN)/python -m benchmarks.peers $(ARGS)

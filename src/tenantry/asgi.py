@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -62,6 +63,7 @@ from tenantry.platform.rollouts.events import RolloutEvents
 from tenantry.platform.signup.service import Signups
 from tenantry.platform.strangers.service import Brake, Limits
 from tenantry.platform.tenants.creation import TenantCreator
+from tenantry.tenancy.admission import Admission
 from tenantry.tenancy.cache import TenantCache
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.declared import Declared, begin_declared, declare_routes, describe_declared
@@ -70,6 +72,7 @@ from tenantry.tenancy.parallel import ParallelReads
 from tenantry.tenancy.rates import RateLimiter
 from tenantry.tenancy.registry import TenantRegistry
 from tenantry.tenancy.request import HostNames, TenantMiddleware, provide_session, tenant_request
+from tenantry.tenancy.scope import HEALTH_ACCOUNT
 from tenantry.tenancy.use import UseCounter
 from tenantry.tenancy.wiring import (
     create_database,
@@ -104,9 +107,10 @@ _EXPOSED = (
 
 def create_app(settings: Settings, *, database: Database | None = None) -> Litestar:
     """The Litestar application, without what surrounds it; `database` replaces the pool that the settings describe."""
-    database = database or create_database(settings, application_name="tenantry-api")
+    database = database or create_database(settings, application_name="tenantry-api", shared=True)
     times = scope_times(settings)
     control_read, control_write = control_scope(times, read_only=True), control_scope(times, read_only=False)
+    health_read = replace(control_read, account=HEALTH_ACCOUNT)
     keyring = Keyring.open(settings.keyring_path, retain=settings.keyring_retain)
     vault = open_vault(settings, create=True)
     tokens = Tokens(keyring, settings.token_issuer)
@@ -185,7 +189,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
     )
 
     async def ask_database() -> None:
-        async with database.transaction(control_read) as transaction:
+        async with database.transaction(health_read) as transaction:
             await transaction.session.execute(text("SELECT 1"))
 
     async def ask_redis() -> None:
@@ -222,10 +226,19 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
     )
 
     hosts = HostNames(registry, settings.base_domain)
+    admission = Admission.of(settings)
 
     # Functions, since Litestar copies the arguments of a DefineMiddleware in depth, pools and all.
     def tenant_middleware(app: ASGIApp) -> ASGIApp:
-        return TenantMiddleware(app, database=database, registry=registry, tokens=tokens, hosts=hosts, rates=rates)
+        return TenantMiddleware(
+            app,
+            database=database,
+            registry=registry,
+            tokens=tokens,
+            hosts=hosts,
+            rates=rates,
+            admission=admission,
+        )
 
     def platform_middleware(app: ASGIApp) -> ASGIApp:
         return PlatformMiddleware(
@@ -293,6 +306,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
             "redis_line": line,
             "rates": rates,
             "use": use,
+            "admission": admission,
             "permissions": PermissionCatalogue(
                 permission for feature in DOMAIN_FEATURES for permission in feature.permissions
             ),
@@ -486,6 +500,7 @@ def create_asgi(settings: Settings, *, database: Database | None = None) -> ASGI
         create_app(settings, database=database),
         body_limit=settings.request_body_limit,
         body_timeout=settings.request_body_timeout,
+        write_timeout=settings.response_write_timeout,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import argon2
 import pytest
 
-from tenantry.kernel.security import MAX_PASSWORD_LENGTH, HasherBusy, PasswordHasher, PasswordRefused
+from tenantry.kernel.security import MAX_PASSWORD_LENGTH, HasherBusy, HasherShareBusy, PasswordHasher, PasswordRefused
 
 PASSWORD = "correct horse battery staple"
 
@@ -239,6 +239,70 @@ def test_closing_turns_away_whoever_waits_instead_of_cancelling_them(gate: Gate)
             await waiting
         with pytest.raises(HasherBusy):
             await hasher.hash(PASSWORD)
+        gate.open.set()
+        assert await running is False
+
+    asyncio.run(main())
+
+
+def test_a_flood_of_log_ins_to_one_organization_keeps_nobody_else_waiting(gate: Gate) -> None:
+    """One thread, twenty that wait under one key: another key's is next, and not the twenty-first."""
+
+    async def main() -> None:
+        hasher = PasswordHasher(1, 64, 1, 1, max_waiting=64, fair=True)
+        order: list[str] = []
+
+        async def log_in(name: str, key: str) -> None:
+            await hasher.verify(None, PASSWORD, key=key)
+            order.append(name)
+
+        try:
+            flood = [asyncio.create_task(log_in("flood", "acme")) for _ in range(20)]
+            await gate.wait_entered()
+            quiet = asyncio.create_task(log_in("quiet", "globex"))
+            await asyncio.sleep(0)
+            gate.open.set()
+            await asyncio.gather(*flood, quiet)
+        finally:
+            hasher.close()
+        assert order.index("quiet") <= 2
+
+    asyncio.run(main())
+
+
+def test_one_organization_has_no_more_than_half_of_the_threads_and_of_the_queue(gate: Gate) -> None:
+    async def main() -> None:
+        hasher = PasswordHasher(1, 64, 1, 2, max_waiting=4, fair=True)
+        try:
+            tasks = [asyncio.create_task(hasher.verify(None, PASSWORD, key="acme")) for _ in range(3)]
+            await gate.wait_entered()
+            with pytest.raises(HasherShareBusy):
+                await hasher.verify(None, PASSWORD, key="acme")
+            # A thread is free for another all the while.
+            tasks.append(asyncio.create_task(hasher.verify(None, PASSWORD, key="globex")))
+            await gate.wait_entered()
+            tasks[2].cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await tasks.pop(2)
+            tasks.append(asyncio.create_task(hasher.verify(None, PASSWORD, key="acme")))
+            gate.open.set()
+            assert await asyncio.gather(*tasks) == [False] * 4
+        finally:
+            hasher.close()
+
+    asyncio.run(main())
+
+
+def test_whoever_waits_for_a_turn_is_told_when_the_service_stops(gate: Gate) -> None:
+    async def main() -> None:
+        hasher = PasswordHasher(1, 64, 1, 1, max_waiting=8, fair=True)
+        running = asyncio.create_task(hasher.verify(None, PASSWORD, key="acme"))
+        await gate.wait_entered()
+        waiting = asyncio.create_task(hasher.verify(None, PASSWORD, key="globex"))
+        await asyncio.sleep(0)
+        hasher.close()
+        with pytest.raises(HasherBusy, match="stopping"):
+            await waiting
         gate.open.set()
         assert await running is False
 

@@ -73,6 +73,8 @@ class TenantContext:
                     if plan.idle_in_transaction_timeout is None
                     else plan.idle_in_transaction_timeout
                 ),
+                connections=plan.connections or 0,
+                plan=plan.slug,
             )
             for read_only in (True, False)
         )

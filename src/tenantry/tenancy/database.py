@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 from uuid import UUID, uuid4
 
@@ -19,8 +20,9 @@ from sqlalchemy.exc import DisconnectionError, EmulatedDBAPIException, SQLAlchem
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
+from tenantry.tenancy.bulkheads import Bulkhead, ProcessBusyException, TenantBusyException, share_of
 from tenantry.tenancy.connection import DriverConnection, Lease, ScopedConnection
-from tenantry.tenancy.scope import EMPTY_SCOPE, Scope
+from tenantry.tenancy.scope import CONTROL_ROLE, EMPTY_SCOPE, HEALTH_ACCOUNT, Scope
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     Follower = Callable[[UUID, frozenset[str]], None]
 
-__all__ = ("LOST", "Database", "Transaction", "driver_of", "owner_engine", "transaction_of")
+__all__ = ("LOST", "Database", "Shares", "Transaction", "driver_of", "owner_engine", "transaction_of")
 
 _TRANSACTION = "transaction"
 
@@ -42,6 +44,9 @@ LOST = (
     asyncpg.InterfaceError,
     # Of a connection that the server has bidden farewell, at the next statement, while its end is still on the way.
     asyncpg.InternalClientError,
+    # There is one, but no connection to spare.
+    TenantBusyException,
+    ProcessBusyException,
 )
 """What a database that is away looks like to whoever works without a request and comes back later."""
 
@@ -70,6 +75,7 @@ class Transaction:
     """
 
     __slots__ = (
+        "_account",
         "_adapter",
         "_closed",
         "_database",
@@ -87,6 +93,7 @@ class Transaction:
     ) -> None:
         self._database = database
         self._scope = scope
+        self._account = scope.account
         self._events: set[str] = set()
         self._proxied = proxied
         self._adapter: Any = proxied.dbapi_connection
@@ -174,6 +181,12 @@ class Transaction:
             return
         self._closed = True
         self._lease.end()
+        try:
+            await self._close(failed=failed)
+        finally:
+            self._database.give_back(self._account)
+
+    async def _close(self, *, failed: bool) -> None:
         driver, proxied = self._driver, self._proxied
         try:
             # Only detaches the session's objects: the connection and the transaction are ours, not the session's.
@@ -200,6 +213,18 @@ class Transaction:
             await greenlet_spawn(proxied.close)
 
 
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How a process' connections are shared."""
+
+    percent: int
+    """Of the connections that are not reserved, what one tenant may have, unless its plan says how many."""
+    reserved: int
+    """For the control plane and the health check; never more than half of all."""
+    queue: int
+    """How many may wait for one tenant's."""
+
+
 class Database:
     """The application's engine, whose connections begin nothing without a scope."""
 
@@ -214,8 +239,12 @@ class Database:
         prepared_statements: bool = True,
         application_name: str = "tenantry",
         connection_class: type[ScopedConnection] = ScopedConnection,
+        shares: Shares | None = None,
     ) -> None:
         """`url` is a `postgresql://` address; times are in seconds.
+
+        With `shares`, no tenant has more of the connections than its own, and those who wait do so by turns of their
+        tenants, before the pool is asked: its own queue is first come, first served, and one tenant could fill it.
 
         `prepared_statements=False` suits a PgBouncer below 1.21 in transaction mode: no statement is cached, and
         every name is unique.
@@ -249,10 +278,34 @@ class Database:
         """Are called after a commit with the tenant and the names of the events that it brought about. They wait for
         nothing and raise nothing."""
 
+        self._bulkhead: Bulkhead | None = None
+        if shares is not None:
+            slots = pool_size + max_overflow
+            reserved = min(shares.reserved, slots // 2)
+            self._share = share_of(shares.percent, slots - reserved)
+            self._control_share = max(1, slots // 2)
+            self._bulkhead = Bulkhead(
+                "connections",
+                slots,
+                queue=shares.queue,
+                patience=pool_timeout,
+                reserved=reserved,
+                privileged=(CONTROL_ROLE, HEALTH_ACCOUNT),
+            )
+
     def tell(self, tenant_id: UUID, events: frozenset[str]) -> None:
         """Tell the followers what is committed."""
         for follow in self.followers:
             follow(tenant_id, events)
+
+    def share(self, scope: Scope) -> int:
+        """How many connections the scope's account may have at a time."""
+        return scope.connections or (self._control_share if scope.account == CONTROL_ROLE else self._share)
+
+    def give_back(self, account: str) -> None:
+        """Of a transaction that is over: let in whoever waits for its connection."""
+        if self._bulkhead is not None:
+            self._bulkhead.give(account)
 
     @staticmethod
     def _watch(engine: AsyncEngine) -> None:
@@ -291,9 +344,24 @@ class Database:
         The caller must `close` it; prefer `transaction` or `reading`.
 
         Raises:
-            sqlalchemy.exc.TimeoutError: no connection became free in time.
+            TenantBusyException: the tenant has its share of connections, and none of them became free in time.
+            ProcessBusyException, sqlalchemy.exc.TimeoutError: no connection became free in time.
             OSError, asyncpg.PostgresError: the server is not there, or refused.
         """
+        account = scope.account
+        bulkhead = self._bulkhead
+        if bulkhead is None:
+            return await self._begin(scope)
+        share = self.share(scope)
+        if not bulkhead.take(account, share):
+            await bulkhead.wait(account, share, plan=scope.plan)
+        try:
+            return await self._begin(scope)
+        except BaseException:
+            bulkhead.give(account)
+            raise
+
+    async def _begin(self, scope: Scope) -> Transaction:
         with _driver_errors():
             proxied = await self.engine.raw_connection()
         adapter: Any = proxied.dbapi_connection

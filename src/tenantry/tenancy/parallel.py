@@ -12,6 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from tenantry.kernel.errors import NotAuthenticatedException
+from tenantry.tenancy.bulkheads import Bulkhead
 from tenantry.tenancy.cache import CachedRead
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = ("ParallelReads",)
 
+_QUEUE = 1000
+"""Reads of one tenant that wait for a turn: a few for each request, and those are bounded before."""
+_PATIENCE = 10.0
+"""Seconds: more than anybody waits for a connection, so that a read fails for what is short."""
+
 
 class ParallelReads:
     """Reads for one request on several connections.
@@ -35,7 +41,7 @@ class ParallelReads:
     Args:
         database: the process's pool.
         at_once: how many connections one request reads on.
-        together: how many all requests of the process read on so.
+        together: how many all requests of the process read on so; they wait by turns of their tenants.
         cache: remembers what reads say may be remembered.
     """
 
@@ -43,7 +49,9 @@ class ParallelReads:
         self._database = database
         self._cache = cache
         self._at_once = at_once
-        self._turns = asyncio.Semaphore(together)
+        # No tenant has all of them at a time: while its reads wait for its share of the connections, others' go on.
+        self._share = max(1, together // 2)
+        self._turns = Bulkhead("parallel-reads", together, queue=_QUEUE, patience=_PATIENCE)
 
     async def read(self, request: TenantRequest, reads: Mapping[str, Read]) -> dict[str, Any]:
         """What each read returns, or the exception that it raises, by its name; in whatever order.
@@ -73,10 +81,17 @@ class ParallelReads:
         return found
 
     async def _read(self, tenant: TenantContext, read: Read) -> Any:
+        scope = tenant.read_scope
+
         async def load() -> Any:
             # In this order: who waits for a turn holds no connection.
-            async with self._turns, self._database.transaction(tenant.read_scope) as transaction:
-                return await read(transaction.session)
+            if not self._turns.take(scope.account, self._share):
+                await self._turns.wait(scope.account, self._share, plan=scope.plan)
+            try:
+                async with self._database.transaction(scope) as transaction:
+                    return await read(transaction.session)
+            finally:
+                self._turns.give(scope.account)
 
         if self._cache is not None and isinstance(read, CachedRead):
             return await self._cache.recall(tenant, read, load)

@@ -39,6 +39,7 @@ from tenantry.tenancy.release import served_range
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
+    from tenantry.tenancy.admission import Admission, Visit
     from tenantry.tenancy.context import TenantContext
     from tenantry.tenancy.held import HeldAnswer
     from tenantry.tenancy.rates import RateLimiter
@@ -336,9 +337,12 @@ class TenantMiddleware:
         tokens: Tokens,
         hosts: HostNames,
         rates: RateLimiter | None = None,
+        admission: Admission | None = None,
     ) -> None:
+        """Without `admission`, as many requests of a tenant are worked on as there are."""
         self.app = app
         self._rates = rates
+        self._admission = admission
         self._database = database
         self._registry = registry
         self._tokens = tokens
@@ -349,20 +353,27 @@ class TenantMiddleware:
             raise ImproperlyConfiguredException("only HTTP routes can be a tenant's")
         request = TenantRequest(self._database, read_only=is_safe(scope), host_tenant=self._hosts.slug(scope))
         app = self.app
+        visit: Visit | None = None
         if not scope["route_handler"].opt.get("public"):
-            self._authenticate(scope, request)
+            tenant = self._authenticate(scope, request)
             if self._rates is not None:
                 await self._rates.admit(request, scope)
             app = surround(app, scope, request)
+            # What a limit has refused takes nobody's place.
+            if self._admission is not None:
+                visit = await self._admission.enter(tenant, scope, send)
+                send = visit.send
         try:
             await keep_request_transaction(request, app, scope, receive, send)
         finally:
+            if visit is not None:
+                visit.leave()
             if self._rates is not None:
                 self._rates.settle(request)
         if request.afterwards is not None:
             await request.afterwards()
 
-    def _authenticate(self, scope: HTTPScope, request: TenantRequest) -> None:
+    def _authenticate(self, scope: HTTPScope, request: TenantRequest) -> TenantContext:
         token = bearer_token(scope)
         if token is None:
             raise NotAuthenticatedException
@@ -370,6 +381,7 @@ class TenantMiddleware:
         request.enter_tenant(tenant)
         scope["state"]["tenant"] = tenant
         structlog.contextvars.bind_contextvars(tenant=tenant.slug)
+        return tenant
 
     def _tenant_of_token(self, token: str, request: TenantRequest) -> TenantContext:
         try:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from uuid import UUID
 
-__all__ = ("CONTROL_ROLE", "EMPTY_SCOPE", "SHARED_SCHEMA", "Scope", "ScopeError", "schema_name")
+__all__ = ("CONTROL_ROLE", "EMPTY_SCOPE", "HEALTH_ACCOUNT", "SHARED_SCHEMA", "Scope", "ScopeError", "schema_name")
 
 SHARED_SCHEMA = "platform"
 CONTROL_ROLE = "tenantry_control"
+HEALTH_ACCOUNT = "health"
+"""The account of the health check's connection: a process that is busy is not to be taken for dead."""
 
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _TENANT_ROLE = re.compile(r"t_[0-9a-f]{32}")
@@ -46,12 +48,20 @@ class Scope:
     statement_timeout: int = 0
     lock_timeout: int = 0
     idle_in_transaction_timeout: int = 0
+    account: str = field(default="", compare=False)
+    """On whose account its connection is, where that is not the role: see `tenantry.tenancy.bulkheads`."""
+    connections: int = field(default=0, compare=False)
+    """How many connections that account may have of a process at a time; 0: as the deployment's setting says."""
+    plan: str = field(default="", compare=False)
+    """For metrics."""
     _settings: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in (self.role, self.search_path):
             if name and not _IDENTIFIER.fullmatch(name):
                 raise ScopeError(f"not a plain identifier: {name!r}")
+        if not self.account:
+            object.__setattr__(self, "account", self.role)
         # Without a role, none is said as well: an injected SET ROLE may have outlived the transaction that it was in.
         parts = [f'SET LOCAL ROLE "{self.role}"' if self.role else "SET LOCAL ROLE NONE"]
         parts.append(

@@ -8,7 +8,7 @@ from tenantry.kernel.breaker import Breaker
 from tenantry.kernel.security import PasswordHasher, Vault
 from tenantry.kernel.settings import SettingsError
 from tenantry.tenancy.context import ScopeTimes
-from tenantry.tenancy.database import Database
+from tenantry.tenancy.database import Database, Shares
 from tenantry.tenancy.redis import platform_key
 
 if TYPE_CHECKING:
@@ -40,9 +40,17 @@ def scope_times(settings: Settings) -> ScopeTimes:
 
 
 def create_database(
-    settings: Settings, *, application_name: str, pool_size: int | None = None, max_overflow: int | None = None
+    settings: Settings,
+    *,
+    application_name: str,
+    pool_size: int | None = None,
+    max_overflow: int | None = None,
+    shared: bool = False,
 ) -> Database:
     """The application's pool; the two sizes are the settings' unless given.
+
+    `shared` between tenants that come as they please: each is held to its share. A worker's is not, which has a
+    connection for each job, and whose jobs the queue deals out.
 
     Raises:
         SettingsError: there is no address.
@@ -55,6 +63,9 @@ def create_database(
         connect_timeout=settings.database_connect_timeout,
         prepared_statements=settings.database_prepared_statements,
         application_name=application_name,
+        shares=Shares(settings.tenant_connection_share, settings.database_reserved, settings.tenant_waiting)
+        if shared and settings.bulkheads
+        else None,
     )
 
 
@@ -65,6 +76,7 @@ def create_hasher(settings: Settings) -> PasswordHasher:
         memory_cost=settings.password_hash_memory_cost,
         parallelism=settings.password_hash_parallelism,
         concurrency=settings.password_hash_concurrency,
+        fair=settings.bulkheads,
     )
 
 

@@ -77,6 +77,7 @@ class AuditTrailController(Controller):
         summary="Export the audit trail",
         media_type="application/x-ndjson",
         guards=[requires_permission("audit:read")],
+        opt={"transfer": True},
     )
     async def export_events(
         self,

@@ -15,6 +15,7 @@ from tenantry.domain.notifications.schemas import NotificationRead, UnreadCount
 from tenantry.domain.notifications.service import NotificationService
 from tenantry.kernel.errors import NotAuthenticatedException
 from tenantry.kernel.service import to_struct
+from tenantry.tenancy.bulkheads import Bulkhead
 from tenantry.tenancy.database import LOST
 from tenantry.tenancy.guards import principal_of
 from tenantry.tenancy.request import tenant_request
@@ -35,6 +36,12 @@ _PAGE = 100
 """Notifications that one look reads."""
 _LOOKS = 4
 """Looks at a time. An announcement wakes everybody at once: the pool is for the other requests as well."""
+_SHARE = 2
+"""Of them one organization's: one with hundreds of streams keeps nobody else's waiting."""
+_QUEUE = 100_000
+"""Looks that wait: no more than there may be streams."""
+_PATIENCE = 60.0
+"""Seconds."""
 
 _log = structlog.get_logger(__name__)
 _encode = msgspec.json.Encoder().encode
@@ -69,7 +76,7 @@ class NotificationStreams:
         self._lifetime = lifetime
         self._keep_alive = keep_alive
         self._look_interval = look_interval
-        self._looks = asyncio.Semaphore(_LOOKS)
+        self._looks = Bulkhead("looks", _LOOKS, queue=_QUEUE, patience=_PATIENCE)
 
     async def follow(self, request: Request[Any, Any, Any], last_id: int | None) -> AsyncGenerator[bytes, None]:
         """The events, from after `last_id`, or from now on. The first piece comes once the first look is over.
@@ -129,7 +136,10 @@ class NotificationStreams:
             return None
         if not self._listeners.may_serve(transaction.tenant.id):
             return None
-        async with self._looks:
+        tenant_id = transaction.tenant.id
+        if not self._looks.take(tenant_id, _SHARE):
+            await self._looks.wait(tenant_id, _SHARE, plan=transaction.tenant.plan.slug)
+        try:
             try:
                 principal = await request.route_handler.opt["load_principal"](request, transaction)
                 if principal is None:
@@ -146,6 +156,8 @@ class NotificationStreams:
                 raise
             finally:
                 await transaction.pause()
+        finally:
+            self._looks.give(tenant_id)
 
 
 def _event(kind: str, position: int, told: UnreadCount | NotificationRead) -> bytes:

@@ -109,6 +109,7 @@ class OrganizationController(Controller):
         summary="Fetch an export",
         media_type="application/zip",
         guards=[requires_permission("organization:export"), requires_recent_authentication()],
+        opt={"transfer": True},
     )
     async def get_export_content(
         self, request: Request[Any, Any, Any], organization: Injected[OrganizationService], export_id: FromPath[UUID]

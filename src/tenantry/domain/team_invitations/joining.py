@@ -85,7 +85,7 @@ class TeamInvitations:
             email = (await _found(transaction.session, _valid(digest))).email
             await require_password_allowed(transaction.session, tenant, email, None)
         check_new_password(self._settings, password, email=email, organization=tenant.words, name=name)
-        hashed = await self._hasher.hash(password)
+        hashed = await self._hasher.hash(password, key=tenant.id)
         async with self._database.transaction(tenant.write_scope) as transaction:
             session = transaction.session
             invitation = await _found(session, _valid(digest).with_for_update())

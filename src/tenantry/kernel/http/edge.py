@@ -5,6 +5,7 @@ They are one middleware, not five, since each wrapper of `send` costs every requ
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,10 @@ CLIENT_GONE = 499
 """What logs and metrics call a request that ended without an answer, since its client had left (as nginx does)."""
 
 
+class _TooSlowError(Exception):
+    """The client has not taken a piece of its answer in time."""
+
+
 class Edge:
     """Plain ASGI middleware around the whole application.
 
@@ -44,8 +49,11 @@ class Edge:
     not logged.
     """
 
-    def __init__(self, app: ASGIApp, *, quiet: Iterable[str] = ("/health", "/metrics")) -> None:
+    def __init__(
+        self, app: ASGIApp, *, quiet: Iterable[str] = ("/health", "/metrics"), write_timeout: float = 30.0
+    ) -> None:
         self.app = app
+        self._write_timeout = write_timeout
         self._quiet = tuple(quiet)
         self._info: Callable[..., Any] | None = None
         self._enabled: Callable[[int], bool]
@@ -66,9 +74,10 @@ class Edge:
         clear_contextvars()
         bind_contextvars(request_id=request_id)
         status = 0
+        is_cut = False
 
         async def send_wrapped(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_cut
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = list(message["headers"])
@@ -77,6 +86,13 @@ class Edge:
                     headers += more
                 headers.append((b"x-request-id", request_id.encode()))
                 message["headers"] = headers
+            elif message.get("more_body", False):
+                try:
+                    await self._send_piece(message, send)
+                except _TooSlowError:
+                    is_cut = True
+                    raise
+                return
             await send(message)
 
         IN_FLIGHT.inc()
@@ -86,6 +102,9 @@ class Edge:
                 _refuse_nul(query)
             await self.app(scope, receive, send_wrapped)
         except Exception as error:
+            if is_cut:
+                # Without its last piece: the server closes the connection, and the client sees that it is not whole.
+                return
             if status:
                 raise
             await send_problem(scope, send_wrapped, error)
@@ -95,6 +114,21 @@ class Edge:
             route = scope.get("path_template", UNMATCHED)
             observe_request(scope["method"], route, status or CLIENT_GONE, seconds)
             self._log(scope, route, status or CLIENT_GONE, seconds)
+
+    async def _send_piece(self, message: Message, send: Send) -> None:
+        """Send a piece of an answer, within a time: a client that takes nothing must not keep what is behind it.
+
+        Of an answer in one piece the server takes charge at once (tried with granian: 64 MiB in 0.2 s, unread), of
+        pieces it takes some (seven, of a megabyte each), and then waits for the client.
+
+        Raises:
+            _TooSlowError: the client took nothing for so long.
+        """
+        try:
+            async with asyncio.timeout(self._write_timeout):
+                await send(message)
+        except TimeoutError:
+            raise _TooSlowError(f"the client took nothing for {self._write_timeout:g} seconds") from None
 
     def _log(self, scope: HTTPScope, route: str, status: int, seconds: float) -> None:
         if self._info is None:
@@ -142,9 +176,15 @@ def edge(
     body_timeout: float = 10.0,
     any_type: Iterable[str] = (),
     quiet: Iterable[str] = ("/health", "/metrics"),
+    write_timeout: float = 30.0,
 ) -> Edge:
     """The application with all that surrounds it: what the server is given.
 
-    `body_limit` in bytes, `body_timeout` in seconds; `any_type` are path prefixes whose bodies need not be JSON.
+    `body_limit` in bytes, `body_timeout` and `write_timeout` in seconds; `any_type` are path prefixes whose bodies need
+    not be JSON.
     """
-    return Edge(BodyBuffer(app, limit=body_limit, timeout=body_timeout, any_type=any_type), quiet=quiet)
+    return Edge(
+        BodyBuffer(app, limit=body_limit, timeout=body_timeout, any_type=any_type),
+        quiet=quiet,
+        write_timeout=write_timeout,
+    )

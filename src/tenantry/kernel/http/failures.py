@@ -39,11 +39,12 @@ from tenantry.kernel.errors import (
     FieldError,
     ResourceNotFoundException,
     StatementTimeoutException,
+    TooManyRequestsException,
     UnavailableException,
     ValidationFailedException,
 )
 from tenantry.kernel.schema import camel
-from tenantry.kernel.security import HasherBusy, PasswordRefused, UnknownSealingKeyError, VaultError
+from tenantry.kernel.security import HasherBusy, HasherShareBusy, PasswordRefused, UnknownSealingKeyError, VaultError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,6 +120,10 @@ def explain_failure(error: BaseException) -> ApplicationException | None:
     """
     if isinstance(error, _DATABASE_ERRORS):
         return _explain_database(error)
+    if isinstance(error, HasherShareBusy):
+        return TooManyRequestsException(
+            "Too many passwords of the organization are being checked.", retry_after=error.retry_after
+        )
     if isinstance(error, HasherBusy):
         return UnavailableException("Too many passwords are being checked.", retry_after=error.retry_after)
     if isinstance(error, PasswordRefused):

@@ -24,7 +24,13 @@ from tenantry.kernel.security.credentials import (
 )
 from tenantry.kernel.security.keyfile import KeyFileError
 from tenantry.kernel.security.keyring import KeyInfo, Keyring, KeyringError, SigningKey
-from tenantry.kernel.security.passwords import MAX_PASSWORD_LENGTH, HasherBusy, PasswordHasher, PasswordRefused
+from tenantry.kernel.security.passwords import (
+    MAX_PASSWORD_LENGTH,
+    HasherBusy,
+    HasherShareBusy,
+    PasswordHasher,
+    PasswordRefused,
+)
 from tenantry.kernel.security.tokens import AUDIENCE_PLATFORM, AUDIENCE_TENANT, Claims, InvalidToken, Tokens
 from tenantry.kernel.security.vault import (
     BrokenSealError,
@@ -56,6 +62,7 @@ __all__ = (
     "Claims",
     "Credential",
     "HasherBusy",
+    "HasherShareBusy",
     "InvalidCredential",
     "InvalidToken",
     "KeyFileError",

@@ -14,14 +14,16 @@ import os
 import re
 import threading
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import argon2
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 
-__all__ = ("MAX_PASSWORD_LENGTH", "HasherBusy", "PasswordHasher", "PasswordRefused")
+from tenantry.kernel.turns import Turns
+
+__all__ = ("MAX_PASSWORD_LENGTH", "HasherBusy", "HasherShareBusy", "PasswordHasher", "PasswordRefused")
 
 T = TypeVar("T")
 
@@ -46,6 +48,10 @@ class HasherBusy(Exception):  # noqa: N818
     retry_after = 1
 
 
+class HasherShareBusy(HasherBusy):
+    """As many wait under the same key as may; others are served."""
+
+
 class PasswordRefused(ValueError):  # noqa: N818
     """The text cannot be a password: too long, or not Unicode text (a lone surrogate)."""
 
@@ -59,12 +65,21 @@ class PasswordHasher:
         parallelism: lanes.
         concurrency: threads, so hashes at once; argon2 releases the GIL while it works.
         max_waiting: how many more may wait for a thread before `HasherBusy` is raised.
+        fair: those who wait get a thread by turns of the keys that they come under, and no key has more than half of
+            the threads, or of the places to wait; else whoever comes first is first.
 
     May be used from several event loops; `close` it at shutdown.
     """
 
     def __init__(
-        self, time_cost: int, memory_cost: int, parallelism: int, concurrency: int, *, max_waiting: int = 64
+        self,
+        time_cost: int,
+        memory_cost: int,
+        parallelism: int,
+        concurrency: int,
+        *,
+        max_waiting: int = 64,
+        fair: bool = False,
     ) -> None:
         self._argon2 = argon2.PasswordHasher(
             time_cost=time_cost,
@@ -80,35 +95,44 @@ class PasswordHasher:
         )
         self._executor = ThreadPoolExecutor(concurrency, thread_name_prefix="password")
         self._limit = concurrency + max_waiting
-        self._lock = threading.Lock()
+        self._fair = fair
+        self._share = max(1, concurrency // 2) if fair else concurrency
+        self._queue = self._share + (max(1, max_waiting // 2) if fair else self._limit)
+        # Reentrant: a future that is cancelled says so in the thread, and within the call, that found it cancelled.
+        self._lock = threading.RLock()
+        self._turns: Turns[Hashable, tuple[Future[Any], Callable[[], Any]]] = Turns(concurrency)
         self._pending = 0
+        self._pending_of: dict[Hashable, int] = {}
+        self._waiting: dict[Future[Any], None] = {}
         self._closed = threading.Event()
 
-    async def hash(self, password: str) -> str:
+    async def hash(self, password: str, *, key: Hashable = None) -> str:
         """Return the encoded hash (RFC 9106 parameters and salt included) of a password.
+
+        `key` is on whose account: a tenant's id.
 
         Raises:
             PasswordRefused: longer than `MAX_PASSWORD_LENGTH`, or not Unicode text.
-            HasherBusy: too many are waiting, or the hasher is closed.
+            HasherBusy: too many are waiting, or the hasher is closed; `HasherShareBusy`: too many of that key.
         """
         secret = _prepare(password)
         if secret is None:
             raise PasswordRefused(f"a password has at most {MAX_PASSWORD_LENGTH} characters, all of them Unicode")
-        return await self._run(lambda: self._argon2.hash(secret))
+        return await self._run(key, lambda: self._argon2.hash(secret))
 
-    async def verify(self, hash: str | None, password: str) -> bool:  # noqa: A002 - the field's own word
-        """Whether `password` is the one that `hash` was made of.
+    async def verify(self, hash: str | None, password: str, *, key: Hashable = None) -> bool:  # noqa: A002 - the field's own word
+        """Whether `password` is the one that `hash` was made of; `key` as for `hash`.
 
         Without a hash (no such user), with one that is not an argon2id hash, or with text that no password can be,
         it does the same work and returns False, so that the time it takes says nothing about who exists.
 
         Raises:
-            HasherBusy: too many are waiting, or the hasher is closed.
+            HasherBusy: too many are waiting, or the hasher is closed; `HasherShareBusy`: too many of that key.
         """
         secret = _prepare(password)
         if secret is None or hash is None or not _is_sane(hash):
-            return await self._run(lambda: self._refuse(secret or b""))
-        return await self._run(lambda: self._verify(hash, secret))
+            return await self._run(key, lambda: self._refuse(secret or b""))
+        return await self._run(key, lambda: self._verify(hash, secret))
 
     def needs_rehash(self, hash: str) -> bool:  # noqa: A002
         """Whether `hash` was made with other parameters than these; then hash anew after a successful login."""
@@ -122,8 +146,12 @@ class PasswordHasher:
 
         Returns at once; a hash that is being computed ends within its own few tens of milliseconds.
         """
+        given_up: list[Future[Any]] = []
         with self._lock:
             self._closed.set()
+            given_up = list(self._waiting)
+        for future in given_up:
+            future.cancel()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _verify(self, encoded: str, secret: bytes) -> bool:
@@ -143,17 +171,27 @@ class PasswordHasher:
             return False
         return False
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def _run(self, key: Hashable, work: Callable[[], T]) -> T:
+        key = key if self._fair else None
         with self._lock:
             if self._closed.is_set():
                 raise HasherBusy("the service is stopping")
             if self._pending >= self._limit:
                 raise HasherBusy("too many passwords are waiting to be hashed")
-            future = self._executor.submit(work)
+            of_key = self._pending_of.get(key, 0)
+            if of_key >= self._queue:
+                raise HasherShareBusy("too many passwords are waiting to be hashed")
+            future: Future[T] = Future()
             self._pending += 1
+            self._pending_of[key] = of_key + 1
+            self._waiting[future] = None
+            if self._turns.take(key, self._share):
+                self._start(key, future, work)
+            else:
+                self._turns.wait(key, self._share, (future, work))
         # Counted until the thread is done with it, not until the caller is: a cancelled request's hash that already
         # runs still holds its thread. One that has not begun is taken back, and its place is free at once.
-        future.add_done_callback(self._release)
+        future.add_done_callback(lambda _: self._release(key, future, work))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -162,9 +200,36 @@ class PasswordHasher:
                 raise HasherBusy("the service is stopping") from None
             raise
 
-    def _release(self, _: Future[T]) -> None:
+    def _start(self, key: Hashable, future: Future[Any], work: Callable[[], Any]) -> None:
+        """Have a thread do it; of those there is one for each slot."""
+        self._executor.submit(self._work, key, future, work)
+
+    def _work(self, key: Hashable, future: Future[Any], work: Callable[[], Any]) -> None:
+        try:
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = work()
+                except BaseException as error:
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+        finally:
+            with self._lock:
+                self._turns.leave(key)
+                if not self._closed.is_set():
+                    while (found := self._turns.next()) is not None:
+                        self._start(found[0], *found[1])
+
+    def _release(self, key: Hashable, future: Future[Any], work: Callable[[], Any]) -> None:
         with self._lock:
+            del self._waiting[future]
+            self._turns.withdraw(key, (future, work))
             self._pending -= 1
+            left = self._pending_of[key] - 1
+            if left:
+                self._pending_of[key] = left
+            else:
+                del self._pending_of[key]
 
 
 def _prepare(password: str) -> bytes | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from tenantry.kernel.settings.bulkheads import Bulkheads
 from tenantry.kernel.settings.control import ControlPlane, Rollouts, Storage
 from tenantry.kernel.settings.credentials import Passwords, Tokens
 from tenantry.kernel.settings.factors import SecondFactors
@@ -35,6 +36,7 @@ class Settings(
     Rollouts,
     Storage,
     ControlPlane,
+    Bulkheads,
     Transactions,
     Streams,
     Rates,

@@ -60,6 +60,11 @@ class Edge(BaseModel):
     request_body_timeout: float = seconds(
         10.0, most=600, description="How long a client may take to send a request's body; beyond it 408."
     )
+    response_write_timeout: float = seconds(
+        30.0,
+        most=600,
+        description="How long a client may take nothing of an answer that is sent in pieces, before it is cut off.",
+    )
     idempotency_ttl: float = seconds(
         86_400.0,
         most=2_592_000,

@@ -317,7 +317,7 @@ class Lifecycle:
             name=new.owner_name,
             field="ownerPassword",
         )
-        return new, await self._hasher.hash(new.owner_password)
+        return new, await self._hasher.hash(new.owner_password, key="owners")
 
     async def _found(
         self,

@@ -94,7 +94,7 @@ class OperatorController(Controller):
         # Hashing takes a tenth of a second: no connection is held meanwhile.
         transaction = request_transaction(request)
         await transaction.pause()
-        hashed = await state.hasher.hash(data.password)
+        hashed = await state.hasher.hash(data.password, key="operators")
         operators = await provide_operators(db_session=await transaction.session())
         made = await operators.add(
             email=data.email, name=data.name, hashed_password=hashed, role=data.role, actor=actor_of(request)

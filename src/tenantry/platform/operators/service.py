@@ -136,10 +136,12 @@ class OperatorAuthenticator:
         async with self._database.transaction(self._read_scope) as transaction:
             operator = await OperatorService(session=transaction.session).get_one_or_none(email=email)
         stored = operator.hashed_password if operator is not None else None
-        matches = await self._hasher.verify(stored, password)
+        matches = await self._hasher.verify(stored, password, key="operators")
         if operator is None or stored is None or not matches or not operator.is_active:
             raise NotAuthenticatedException("The e-mail address or the password is wrong.")
-        renewed = await self._hasher.hash(password) if self._hasher.needs_rehash(stored) else stored
+        renewed = stored
+        if self._hasher.needs_rehash(stored):
+            renewed = await self._hasher.hash(password, key="operators")
         async with self._database.transaction(self._write_scope) as transaction:
             await transaction.session.execute(
                 update(Operator)

@@ -154,7 +154,7 @@ class TenantCreator:
                 name=owner_name,
                 field="ownerPassword",
             )
-            hashed = await self._hasher.hash(owner_password)
+            hashed = await self._hasher.hash(owner_password, key="owners")
         operation: Operation | None = None
         async with self._database.transaction(self._write_scope) as transaction:
             session = transaction.session

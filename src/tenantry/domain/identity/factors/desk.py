@@ -334,7 +334,7 @@ class FactorDesk:
             )
         async with self._attempt(tenant, user.email, client) as attempt:
             if data.password is not None:
-                proved = await self._hasher.verify(user.hashed_password, data.password)
+                proved = await self._hasher.verify(user.hashed_password, data.password, key=tenant.id)
             else:
                 proved = await self._prove(tenant, principal, data)
             at = await self._note(tenant, principal) if proved else None

@@ -210,7 +210,7 @@ class Invitations:
         tenant, digest = await inviting_tenant(self._registry, token, INVITATION, host_tenant=host_tenant)
         invited = await self._invited(tenant, digest)
         check_new_password(self._settings, password, email=invited.email, organization=tenant.words, name=name)
-        hashed = await self._hasher.hash(password)
+        hashed = await self._hasher.hash(password, key=tenant.id)
         async with self._database.transaction(tenant.write_scope) as transaction:
             session = transaction.session
             invitation = await session.scalar(_valid(digest).with_for_update(of=Invitation))

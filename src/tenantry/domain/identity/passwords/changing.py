@@ -69,7 +69,7 @@ class PasswordChanges:
             field="newPassword",
         )
         stored = await self._password_check.require(tenant, user_id, old_password, field="oldPassword")
-        hashed = await self._hasher.hash(new_password)
+        hashed = await self._hasher.hash(new_password, key=tenant.id)
         now = datetime.datetime.now(datetime.UTC)
         async with self._database.transaction(tenant.write_scope) as transaction:
             session = transaction.session

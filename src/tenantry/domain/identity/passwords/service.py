@@ -146,7 +146,7 @@ class PasswordResets:
             owner = await self._owner(transaction.session, digest)
             await require_password_allowed(transaction.session, tenant, owner.email, owner.id)
         check_new_password(self._settings, password, email=owner.email, organization=tenant.words, name=owner.name)
-        hashed = await self._hasher.hash(password)
+        hashed = await self._hasher.hash(password, key=tenant.id)
         async with self._database.transaction(tenant.write_scope) as transaction:
             session = transaction.session
             # The account's row is the lock: of two that come with two links, one finds its own used.

@@ -150,7 +150,7 @@ class OwnDataController(Controller):
         summary="Copy my data",
         status_code=HTTP_200_OK,
         media_type="application/json",
-        opt={"any_user": True},
+        opt={"any_user": True, "transfer": True},
         responses={
             HTTP_200_OK: ResponseSpec(
                 PersonalDataCopy, generate_examples=False, description="A file with everything, as JSON."

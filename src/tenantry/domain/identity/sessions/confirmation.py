@@ -40,7 +40,7 @@ class PasswordCheck:
         await self._throttle.check(tenant, tenant.slug, str(user_id))
         async with self._database.transaction(tenant.read_scope) as transaction:
             stored = await transaction.session.scalar(select(User.hashed_password).where(User.id == user_id))
-        if not await self._hasher.verify(stored, password) or stored is None:
+        if not await self._hasher.verify(stored, password, key=tenant.id) or stored is None:
             await self._throttle.failed(tenant, tenant.slug, str(user_id))
             raise ValidationFailedException.of(field, "Expected your present password.")
         await self._throttle.succeeded(tenant, tenant.slug, str(user_id))

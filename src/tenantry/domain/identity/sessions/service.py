@@ -196,7 +196,8 @@ class Authenticator:
         try:
             user = await self._credentials(tenant, email)
             stored = user.hashed_password if user is not None else None
-            matches = await self._hasher.verify(stored, password)
+            # What strangers ask of organizations that do not exist is on one account, whatever names they think up.
+            matches = await self._hasher.verify(stored, password, key=tenant.id if tenant is not None else None)
         except Exception:
             # Too many at once, or the database is away: it was no guess.
             await self._throttle.withdraw(attempt)
@@ -222,7 +223,9 @@ class Authenticator:
     ) -> Issued | NotAuthenticatedException:
         """Sign in whoever has the right password; or, to be raised once the challenge is kept, ask for their factor."""
         require_active(tenant)
-        renewed = await self._hasher.hash(password) if self._hasher.needs_rehash(stored) else stored
+        renewed = stored
+        if self._hasher.needs_rehash(stored):
+            renewed = await self._hasher.hash(password, key=tenant.id)
         async with self._database.transaction(tenant.write_scope) as transaction:
             session = transaction.session
             # What was true before the hash was verified need not be true now: the row is asked again, by writing it.

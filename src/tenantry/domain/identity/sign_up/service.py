@@ -154,7 +154,7 @@ class SignUps:
             email = found.email
             await require_password_allowed(transaction.session, tenant, email, None)
         check_new_password(self._settings, password, email=email, organization=tenant.words, name=name)
-        hashed = await self._hasher.hash(password)
+        hashed = await self._hasher.hash(password, key=tenant.id)
         async with self._database.transaction(tenant.write_scope) as transaction:
             session = transaction.session
             # All of the address: of two who come with two links, the second finds its own used.

@@ -105,7 +105,7 @@ class UserController(Controller):
         # No connection is held while the password is hashed: the pool is everybody's.
         transaction = request_transaction(request)
         await transaction.pause()
-        hashed = await request.app.state.hasher.hash(data.password)
+        hashed = await request.app.state.hasher.hash(data.password, key=own_tenant(request).id)
         users = await provide_users(db_session=await transaction.session())
         return read_user(await users.add(email=data.email, hashed_password=hashed, name=data.name, roles=data.roles))
 
