@@ -41,7 +41,7 @@ def _pair(text: str) -> tuple[str, str]:
     "--home", type=click.Path(path_type=Path, file_okay=False), help="Keep the servers' data here, for the next run."
 )
 @click.option(
-    "--setting", multiple=True, metavar="NAME=VALUE", help="A setting of all servers, such as database_pool_size=16."
+    "--setting", multiple=True, metavar="NAME=VALUE", help="A setting of all servers, such as database_connections=16."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON instead of the tables.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -96,4 +96,8 @@ def main(
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["scale"]:
+        from benchmarks.scale import main as measure_scale
+
+        measure_scale(sys.argv[2:])
     main()

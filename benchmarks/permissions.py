@@ -119,7 +119,7 @@ async def _burst(way: Callable[[Caller], Awaitable[Any]], callers: list[Caller],
 async def measure(deployment: Deployment, *, rounds: int, number: int) -> dict[str, Found]:
     """Both ways, in turn, with the same callers."""
     settings = deployment.settings()
-    database = create_database(settings, application_name="bench-permissions", pool_size=_TOGETHER, max_overflow=0)
+    database = create_database(settings, application_name="bench-permissions", pool_size=_TOGETHER)
     redis = create_redis(required(settings.redis_url), timeout=5)
     callers = deployment.manifest.callers
     tenants = {

@@ -93,7 +93,6 @@ def create_untenanted(settings: Settings) -> ASGIApp:
     database = _PlainDatabase(
         os.environ["BENCH_SOLO_URL"],
         pool_size=settings.database_pool_size,
-        max_overflow=settings.database_max_overflow,
         pool_timeout=settings.database_pool_timeout,
         connect_timeout=settings.database_connect_timeout,
         prepared_statements=settings.database_prepared_statements,
@@ -132,7 +131,7 @@ def create_raw(settings: Settings) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         nonlocal pool
-        size = settings.database_pool_size + settings.database_max_overflow
+        size = settings.database_pool_size
         async with asyncpg.create_pool(
             os.environ["BENCH_SOLO_URL"], min_size=1, max_size=size, reset=leave, connection_class=DriverConnection
         ) as made:

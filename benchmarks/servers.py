@@ -43,6 +43,10 @@ class Server:
         self._log = log
         self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def cpu_seconds(self) -> float:
         """CPU time of the server and its worker since they were started."""
         if self._process.poll() is not None:

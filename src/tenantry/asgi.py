@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cache
@@ -65,6 +66,7 @@ from tenantry.platform.strangers.service import Brake, Limits
 from tenantry.platform.tenants.creation import TenantCreator
 from tenantry.tenancy.admission import Admission
 from tenantry.tenancy.cache import TenantCache
+from tenantry.tenancy.capacity import check_connections
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.declared import Declared, begin_declared, declare_routes, describe_declared
 from tenantry.tenancy.guards import requires_active_user
@@ -78,6 +80,7 @@ from tenantry.tenancy.wiring import (
     create_database,
     create_hasher,
     create_redis_breaker,
+    create_replica,
     open_vault,
     required,
     scope_times,
@@ -108,6 +111,7 @@ _EXPOSED = (
 def create_app(settings: Settings, *, database: Database | None = None) -> Litestar:
     """The Litestar application, without what surrounds it; `database` replaces the pool that the settings describe."""
     database = database or create_database(settings, application_name="tenantry-api", shared=True)
+    replica = create_replica(settings, database, application_name="tenantry-api")
     times = scope_times(settings)
     control_read, control_write = control_scope(times, read_only=True), control_scope(times, read_only=False)
     health_read = replace(control_read, account=HEALTH_ACCOUNT)
@@ -199,14 +203,25 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
         if not registry.is_fresh:
             raise TimeoutError("the registry is stale")
 
+    async def ask_replica() -> None:
+        if replica is not None and not replica.is_open:
+            raise TimeoutError("reads go to the primary")
+
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await registry.start()
+        if replica is not None:
+            await replica.start()
+        checking = asyncio.create_task(check_connections(settings, database, control_read), name="connections")
         try:
             with shutdown.watch():
                 async with listeners.open(), rates.open():
                     yield
         finally:
+            checking.cancel()
+            await asyncio.wait({checking})
+            if replica is not None:
+                await replica.stop()
             await registry.stop()
             await redis_breaker.stop()
             await line.close()
@@ -238,6 +253,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
             hosts=hosts,
             rates=rates,
             admission=admission,
+            replica=replica,
         )
 
     def platform_middleware(app: ASGIApp) -> ASGIApp:
@@ -295,6 +311,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
         {
             "settings": settings,
             "database": database,
+            "replica": replica,
             "registry": registry,
             "keyring": keyring,
             "vault": vault,
@@ -477,6 +494,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
                 "database": HealthCheck(ask_database),
                 "registry": HealthCheck(ask_registry),
                 "redis": HealthCheck(ask_redis, required=False),
+                **({} if replica is None else {"replica": HealthCheck(ask_replica, required=False)}),
             },
         }
     )

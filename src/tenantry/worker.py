@@ -82,7 +82,6 @@ class WorkerProcess:
             settings,
             application_name="tenantry-worker",
             pool_size=settings.worker_concurrency + _BESIDES,
-            max_overflow=0,
         )
         self.registry = TenantRegistry(
             settings.database_listen_url or required(settings.database_url),

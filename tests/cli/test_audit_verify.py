@@ -38,7 +38,7 @@ def happen(env: Env, tenant_id: UUID, count: int, *, sealed: bool = True) -> Non
 
     async def work() -> None:
         settings = load_settings(env)
-        database = create_database(settings, application_name="test", pool_size=1, max_overflow=0)
+        database = create_database(settings, application_name="test", pool_size=1)
         context = TenantContext.build(
             tenant_id=tenant_id,
             slug="any",

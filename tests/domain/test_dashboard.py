@@ -254,9 +254,7 @@ async def test_two_parts_of_one_name_are_refused_at_the_start(world: World) -> N
 
 async def test_many_at_once_finish_with_two_connections(world: World, acme: TenantHandle, globex: TenantHandle) -> None:
     """Whoever held one and waited for another would wait for ever, and be answered 503 after five seconds."""
-    async with open_api(
-        world.addresses, world.settings.home, database_pool_size=2, database_max_overflow=0, database_pool_timeout=5
-    ) as api:
+    async with open_api(world.addresses, world.settings.home, database_connections=3, database_pool_timeout=5) as api:
         callers = [Caller(api.http, tenant.access_token) for tenant in (acme, globex)]
         async with asyncio.timeout(60):
             answers = await asyncio.gather(

@@ -64,8 +64,7 @@ async def api(world: World) -> AsyncIterator[World]:
     async with open_api(
         world.addresses,
         world.settings.home,
-        database_pool_size=1,
-        database_max_overflow=0,
+        database_connections=2,
         database_pool_timeout=5,
         stream_limit_per_user=3,
         stream_limit=5,
@@ -350,8 +349,7 @@ async def test_an_announcement_to_many_leaves_the_pool_to_others(world: World, a
     async with open_api(
         world.addresses,
         world.settings.home,
-        database_pool_size=5,
-        database_max_overflow=0,
+        database_connections=6,
         stream_limit_per_user=30,
     ) as api:
         _streams(api)

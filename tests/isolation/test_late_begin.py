@@ -239,9 +239,8 @@ async def test_a_late_begin_in_a_request_never_reaches_another_tenants_request(
                 tmp_path,
                 database_url=url,
                 database_listen_url=addresses.app_url,
-                database_pool_size=1,
-                # Making a tenant takes a second one; it is not kept.
-                database_max_overflow=1,
+                # One for requests; the registry has the other.
+                database_connections=2,
             ) as world,
         ):
             acme, globex = await world.create_tenant("acme"), await world.create_tenant("globex")

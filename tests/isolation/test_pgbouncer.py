@@ -21,10 +21,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenantry.tenancy.database import Database
+from tests.databases import Template, clone_database, drop_database
 from tests.isolation.estate import Estate
 from tests.isolation.machine import ENDINGS, Machine, Turn, turns
 from tests.servers import temporary_folder
+from tests.world import TenantHandle, open_world
 
+_ROOT = Path(__file__).parents[2]
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
 
 pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="there is no pgbouncer on this machine")
@@ -70,8 +73,41 @@ async def _start(folder: Path, ini: str) -> asyncio.subprocess.Process:
     raise RuntimeError(said.decode())
 
 
+_PLAIN = """
+[databases]
+* = host={host} port={port}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {listen}
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = {users}
+pool_mode = transaction
+default_pool_size = 1
+"""
+
+
+def _documented() -> str:
+    """The configuration of docs/scale.md, for this server, with one connection to it, as a template like `_PLAIN`."""
+    found = re.search(r"```ini\n(.*?)```", (_ROOT / "docs/scale.md").read_text(), re.DOTALL)
+    assert found is not None
+    ini = found[1]
+    for pattern, replacement in (
+        (r"^tenantry = .*$", "* = host={host} port={port}"),
+        (r"^listen_addr = .*$", "listen_addr = 127.0.0.1\nunix_socket_dir ="),
+        (r"^listen_port = .*$", "listen_port = {listen}"),
+        (r"^auth_file = .*$", "auth_file = {users}"),
+        (r"^default_pool_size = .*$", "default_pool_size = 1"),
+    ):
+        ini, count = re.subn(pattern, replacement, ini, flags=re.MULTILINE)
+        assert count == 1, pattern
+    if _version() < (1, 21):
+        ini = re.sub(r"^max_prepared_statements = .*$", "", ini, flags=re.MULTILINE)
+    return ini
+
+
 @asynccontextmanager
-async def _open_pgbouncer(url: str, *, settings: str = "") -> AsyncIterator[str]:
+async def _open_pgbouncer(url: str, *, settings: str = "", template: str = _PLAIN) -> AsyncIterator[str]:
     """The address of a PgBouncer before the server of `url`, with one connection to it."""
     parts = urlsplit(url)
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
@@ -83,19 +119,7 @@ async def _open_pgbouncer(url: str, *, settings: str = "") -> AsyncIterator[str]
     try:
         for attempt in range(5):
             port = _free_port()
-            ini = f"""
-[databases]
-* = host={parts.hostname} port={parts.port or 5432}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = scram-sha-256
-auth_file = {users}
-pool_mode = transaction
-default_pool_size = 1
-{settings}
-"""
+            ini = template.format(host=parts.hostname, port=parts.port or 5432, listen=port, users=users) + settings
             try:
                 process = await _start(folder, ini)
                 break
@@ -171,3 +195,45 @@ async def test_arrays_are_read_without_set_config(machine: Machine, estate: Esta
     async with machine.database.transaction(tenant.context.read_scope) as transaction:
         names = await transaction.connection.fetchval("SELECT array_agg(name) FROM tag WHERE id <> ALL($1::uuid[])", [])
     assert names == [tenant.marker]
+
+
+async def test_the_whole_application_goes_through_the_documented_configuration(
+    template: Template, tmp_path: Path
+) -> None:
+    """Its registry alone goes past it, since LISTEN needs a session: a suspended tenant is refused at once."""
+    addresses = await clone_database(template)
+    try:
+        async with (
+            _open_pgbouncer(addresses.app_url, template=_documented()) as url,
+            open_world(
+                addresses,
+                tmp_path,
+                database_url=url,
+                database_listen_url=addresses.app_url,
+                database_prepared_statements=_version() >= (1, 21),
+                # A poll does not come in time for what this is about.
+                registry_poll_interval=4,
+                registry_stale_after=30,
+            ) as world,
+        ):
+            acme, globex = await world.create_tenant("acme"), await world.create_tenant("globex")
+
+            async def work(tenant: TenantHandle, name: str) -> None:
+                for number in range(5):
+                    await tenant.add_team(f"{name} {number}")
+                    answer = await tenant.get("/api/teams", params={"pageSize": 100})
+                    assert [team["name"] for team in answer.json()["items"]] == [
+                        f"{name} {known}" for known in range(number + 1)
+                    ]
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(work(acme, "Acme"))
+                group.create_task(work(globex, "Globex"))
+            answer = await world.operator.post(f"/platform/tenants/{acme.slug}/suspend", json={"reason": "a test"})
+            assert answer.status_code == 200, answer.text
+            async with asyncio.timeout(2):
+                while (await acme.get("/api/teams")).status_code != 403:
+                    await asyncio.sleep(0.05)
+            assert (await globex.get("/api/teams")).status_code == 200
+    finally:
+        await drop_database(addresses)

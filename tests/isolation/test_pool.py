@@ -13,9 +13,7 @@ async def test_every_request_makes_do_with_one_connection(template: Template, tm
     """Otherwise as many requests at once as the pool has connections wait for one another, and all tenants for them."""
     addresses = await clone_database(template)
     try:
-        async with open_world(
-            addresses, tmp_path, database_pool_size=1, database_max_overflow=0, database_pool_timeout=0.5
-        ) as world:
+        async with open_world(addresses, tmp_path, database_connections=2, database_pool_timeout=0.5) as world:
             tenant = await world.create_tenant("acme")
             for endpoint in ENDPOINTS:
                 if not endpoint.path.startswith(("/api/", "/platform/")) or endpoint.path.endswith("/logout"):

@@ -298,3 +298,26 @@ def test_every_number_has_bounds() -> None:
         if field.annotation in (int, float):
             assert len(problems(**{name.upper(): "1e300"})) == 1, name
             assert len(problems(**{name.upper(): "-1"})) == 1, name
+
+
+def test_a_serving_process_has_its_share_of_the_connections_less_those_that_it_keeps_for_itself() -> None:
+    assert load().database_pool_size == 15
+    assert load(DATABASE_CONNECTIONS="64", WORKERS="4").database_pool_size == 15
+    replica = {"DATABASE_URL": "postgresql://a@b/c", "DATABASE_REPLICA_URL": "postgresql://a@r/c"}
+    assert load(DATABASE_CONNECTIONS="64", WORKERS="4", **replica).database_pool_size == 14
+
+
+def test_every_serving_process_needs_a_connection_for_its_requests() -> None:
+    assert problems(WORKERS="16", DATABASE_CONNECTIONS="31") == (
+        "TENANTRY_DATABASE_CONNECTIONS: got '31', expected at least 32: 2 for each of 16 serving processes",
+    )
+    assert problems(WORKERS="16") == (
+        "TENANTRY_DATABASE_CONNECTIONS: is 16 by default, expected at least 32: 2 for each of 16 serving processes",
+    )
+    assert load(WORKERS="16", DATABASE_CONNECTIONS="32").database_pool_size == 1
+
+
+def test_a_replica_needs_a_primary() -> None:
+    (problem,) = problems(DATABASE_REPLICA_URL="postgresql://a@r/c")
+    assert problem.startswith("TENANTRY_DATABASE_REPLICA_URL")
+    assert "TENANTRY_DATABASE_URL to be set as well" in problem

@@ -115,7 +115,7 @@ async def control_plane(settings: Settings | None = None) -> AsyncIterator[Contr
     settings = complete(load_settings(), redis=False) if settings is None else settings
     # Events go to stderr: stdout is for the answer.
     configure_logging("WARNING", settings.log_format)
-    database = create_database(settings, application_name="tenantry-cli", pool_size=2, max_overflow=0)
+    database = create_database(settings, application_name="tenantry-cli", pool_size=2)
     control = ControlPlane(settings=settings, database=database, times=scope_times(settings))
     try:
         yield control

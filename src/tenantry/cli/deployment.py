@@ -189,7 +189,7 @@ class Deployment:
         settings = self.settings
         postgres: EmbeddedPostgres | None = None
         if settings.database_url is None:
-            serving = settings.workers * (settings.database_pool_size + settings.database_max_overflow + 1)
+            serving = settings.database_connections
             connections = serving + settings.worker_concurrency + 4
             postgres = EmbeddedPostgres(self.home / "postgres", max_connections=max(100, connections + 20))
             self._start_server(postgres)

@@ -75,6 +75,21 @@ class ScopedConnection(DriverConnection):
     """Of the transaction that is open."""
     _top_xact: Any
 
+    is_idle = False
+    """Whether it is in the pool."""
+    retires_at = float("inf")
+    """When it is to be replaced, by the pool's clock."""
+    most = 1 << 30
+    """How many roles it may take on."""
+
+    cluster: str | None = None
+    """The cluster's identifier, where it has been asked for it."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.met: set[str] = set()
+        """The roles that it has taken on, whose catalog its backend remembers."""
+
     def arm(self, scope: Scope) -> None:
         """Give the scope that the next BEGIN takes.
 
@@ -137,6 +152,7 @@ class ScopedConnection(DriverConnection):
             self.terminate()
             raise
         self._scope = scope
+        self.met.add(scope.role)
         return status
 
     async def descend(self, scope: Scope) -> None:
@@ -169,6 +185,7 @@ class ScopedConnection(DriverConnection):
             self.terminate()
             raise
         self._scope = scope
+        self.met.add(scope.role)
 
     async def _end(self, verb: str, timeout: float | None) -> str:  # noqa: ASYNC109
         self._scope = None

@@ -35,6 +35,7 @@ from tenantry.tenancy.connection import ScopedConnection
 from tenantry.tenancy.database import Database, Transaction
 from tenantry.tenancy.declared import surround
 from tenantry.tenancy.release import served_range
+from tenantry.tenancy.replica import ReplicaReads, WithheldAnswer, reads_only
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from tenantry.tenancy.held import HeldAnswer
     from tenantry.tenancy.rates import RateLimiter
     from tenantry.tenancy.registry import TenantRegistry
+    from tenantry.tenancy.replica import Replica
     from tenantry.tenancy.scope import Scope as DatabaseScope
 
 __all__ = (
@@ -85,7 +87,7 @@ class RequestTransaction:
         "read_only",
     )
 
-    def __init__(self, database: Database, *, read_only: bool, claims: Claims | None = None) -> None:
+    def __init__(self, database: Database | ReplicaReads, *, read_only: bool, claims: Claims | None = None) -> None:
         self._database = database
         self._scope: DatabaseScope | None = None
         self._transaction: Transaction | None = None
@@ -167,7 +169,12 @@ class TenantRequest(RequestTransaction):
     __slots__ = ("afterwards", "finishing", "host_tenant", "is_over", "is_stranger", "key_digest", "tenant")
 
     def __init__(
-        self, database: Database, *, read_only: bool, claims: Claims | None = None, host_tenant: str | None = None
+        self,
+        database: Database | ReplicaReads,
+        *,
+        read_only: bool,
+        claims: Claims | None = None,
+        host_tenant: str | None = None,
     ) -> None:
         super().__init__(database, read_only=read_only, claims=claims)
         self.tenant: TenantContext | None = None
@@ -338,12 +345,14 @@ class TenantMiddleware:
         hosts: HostNames,
         rates: RateLimiter | None = None,
         admission: Admission | None = None,
+        replica: Replica | None = None,
     ) -> None:
         """Without `admission`, as many requests of a tenant are worked on as there are."""
         self.app = app
         self._rates = rates
         self._admission = admission
         self._database = database
+        self._replica = replica
         self._registry = registry
         self._tokens = tokens
         self._hosts = hosts
@@ -351,12 +360,32 @@ class TenantMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
             raise ImproperlyConfiguredException("only HTTP routes can be a tenant's")
-        request = TenantRequest(self._database, read_only=is_safe(scope), host_tenant=self._hosts.slug(scope))
+        if self._replica is not None and self._replica.is_open and reads_only(scope):
+            reads = ReplicaReads(self._replica)
+            answer = WithheldAnswer(send, reads)
+            await self._serve(reads, scope, receive, answer)
+            if not answer.is_withheld:
+                return
+            # It was counted, and let in.
+            await self._serve(self._database, scope, receive, send, again=True)
+            return
+        await self._serve(self._database, scope, receive, send)
+
+    async def _serve(
+        self,
+        database: Database | ReplicaReads,
+        scope: HTTPScope,
+        receive: Receive,
+        send: Send,
+        *,
+        again: bool = False,
+    ) -> None:
+        request = TenantRequest(database, read_only=is_safe(scope), host_tenant=self._hosts.slug(scope))
         app = self.app
         visit: Visit | None = None
         if not scope["route_handler"].opt.get("public"):
             tenant = self._authenticate(scope, request)
-            if self._rates is not None:
+            if self._rates is not None and not again:
                 await self._rates.admit(request, scope)
             app = surround(app, scope, request)
             # What a limit has refused takes nobody's place.

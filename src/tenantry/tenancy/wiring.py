@@ -7,16 +7,25 @@ from typing import TYPE_CHECKING
 from tenantry.kernel.breaker import Breaker
 from tenantry.kernel.security import PasswordHasher, Vault
 from tenantry.kernel.settings import SettingsError
-from tenantry.tenancy.context import ScopeTimes
+from tenantry.tenancy.context import ScopeTimes, control_scope
 from tenantry.tenancy.database import Database, Shares
 from tenantry.tenancy.redis import platform_key
+from tenantry.tenancy.replica import Positions, Replica
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from tenantry.kernel.settings import Settings
 
-__all__ = ("create_database", "create_hasher", "create_redis_breaker", "open_vault", "required", "scope_times")
+__all__ = (
+    "create_database",
+    "create_hasher",
+    "create_redis_breaker",
+    "create_replica",
+    "open_vault",
+    "required",
+    "scope_times",
+)
 
 
 def required(address: str | None) -> str:
@@ -40,14 +49,9 @@ def scope_times(settings: Settings) -> ScopeTimes:
 
 
 def create_database(
-    settings: Settings,
-    *,
-    application_name: str,
-    pool_size: int | None = None,
-    max_overflow: int | None = None,
-    shared: bool = False,
+    settings: Settings, *, application_name: str, pool_size: int | None = None, shared: bool = False
 ) -> Database:
-    """The application's pool; the two sizes are the settings' unless given.
+    """The application's pool; its size is the settings' unless given.
 
     `shared` between tenants that come as they please: each is held to its share. A worker's is not, which has a
     connection for each job, and whose jobs the queue deals out.
@@ -58,14 +62,52 @@ def create_database(
     return Database(
         required(settings.database_url),
         pool_size=settings.database_pool_size if pool_size is None else pool_size,
-        max_overflow=settings.database_max_overflow if max_overflow is None else max_overflow,
         pool_timeout=settings.database_pool_timeout,
         connect_timeout=settings.database_connect_timeout,
         prepared_statements=settings.database_prepared_statements,
         application_name=application_name,
-        shares=Shares(settings.tenant_connection_share, settings.database_reserved, settings.tenant_waiting)
-        if shared and settings.bulkheads
-        else None,
+        connection_age=settings.database_connection_age,
+        connection_tenants=settings.database_connection_tenants,
+        shares=_shares(settings) if shared else None,
+    )
+
+
+def _shares(settings: Settings) -> Shares | None:
+    if not settings.bulkheads:
+        return None
+    return Shares(settings.tenant_connection_share, settings.database_reserved, settings.tenant_waiting)
+
+
+def create_replica(settings: Settings, primary: Database, *, application_name: str) -> Replica | None:
+    """The replica that the settings name; None if they name none. `start` and `stop` it.
+
+    Raises:
+        SettingsError: there is no address of the primary.
+    """
+    if settings.database_replica_url is None:
+        return None
+    database = Database(
+        settings.database_replica_url,
+        pool_size=settings.database_pool_size,
+        # A read that would wait for a connection may as well be the primary's.
+        pool_timeout=settings.database_replica_wait,
+        connect_timeout=settings.database_connect_timeout,
+        prepared_statements=settings.database_prepared_statements,
+        application_name=application_name,
+        connection_age=settings.database_connection_age,
+        connection_tenants=settings.database_connection_tenants,
+        shares=_shares(settings),
+    )
+    positions = Positions(
+        settings.database_listen_url or required(settings.database_url),
+        connect_timeout=settings.database_connect_timeout,
+    )
+    return Replica(
+        primary,
+        database,
+        positions,
+        scope=control_scope(scope_times(settings), read_only=True),
+        wait=settings.database_replica_wait,
     )
 
 

@@ -181,9 +181,7 @@ async def test_no_connection_is_held_while_a_file_is_fetched(
     database_addresses: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a pool of one: whoever reads slowly keeps nobody out."""
-    async with open_deployment(
-        database_addresses, tmp_path / "home", database_pool_size=1, database_max_overflow=0
-    ) as api:
+    async with open_deployment(database_addresses, tmp_path / "home", database_connections=2) as api:
         acme = await found(api, "acme")
         done = await run(api, "/platform/tenants/acme/export", {})
         stream = Storage.stream

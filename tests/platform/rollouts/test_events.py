@@ -33,7 +33,7 @@ from tests.world import World
 async def api(database_addresses: Template, tmp_path: Path) -> AsyncIterator[World]:
     """An API with a pool of one connection, and streams that look often."""
     async with open_api(
-        database_addresses, tmp_path / "home", database_pool_size=1, database_max_overflow=0, database_pool_timeout=5
+        database_addresses, tmp_path / "home", database_connections=2, database_pool_timeout=5
     ) as opened:
         _hasten(opened)
         yield opened

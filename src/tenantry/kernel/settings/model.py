@@ -62,6 +62,11 @@ class Settings(
     )
 
     @property
+    def database_pool_size(self) -> int:
+        """Connections of one serving process' pool: its share, without those that it keeps for itself."""
+        return self.database_connections // self.workers - (1 if self.database_replica_url is None else 2)
+
+    @property
     def keyring_path(self) -> Path:
         """The keyring's file, wherever it was put."""
         return self.keyring if self.keyring is not None else self.home / "keyring.json"

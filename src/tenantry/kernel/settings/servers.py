@@ -30,16 +30,38 @@ class PostgreSQL(BaseModel):
         expects=POSTGRES_FORM,
         description="Direct address for LISTEN, where database_url is a transaction pooler; unset: database_url.",
     )
-    database_pool_size: int = whole(
-        15, least=1, most=1000, description="Connections each process keeps open.", unit="connections"
+    database_replica_url: str | None = text(
+        None,
+        expects=POSTGRES_FORM,
+        description="A streaming replica of database_url's server, as the same role, for requests that only read; "
+        "unset: none.",
     )
-    database_max_overflow: int = whole(
-        0,
-        least=0,
-        most=1000,
-        description="Connections opened above the pool under load, each closed as soon as it is given back: a burst "
-        "costs more than a larger pool.",
+    database_replica_wait: float = seconds(
+        0.05,
+        most=5,
+        description="How long a read waits for the replica to have all that was committed before it; then it is the "
+        "primary's, and so are all others for a second.",
+    )
+    database_connections: int = whole(
+        16,
+        least=2,
+        most=10_000,
+        description="Connections to PostgreSQL that one `tenantry serve` may open, all its processes together; of each "
+        "process' share the registry takes one, reads of a replica one more, and requests the others.",
         unit="connections",
+    )
+    database_connection_age: float = seconds(
+        1800.0,
+        most=86_400,
+        description="How long a connection is kept, give or take a fifth; then it is replaced between two requests.",
+    )
+    database_connection_tenants: int = whole(
+        500,
+        least=1,
+        most=100_000,
+        description="Organizations that one connection serves before it is replaced: PostgreSQL keeps some 0.2 MB of "
+        "each that it has met for as long as the connection lives.",
+        unit="organizations",
     )
     database_pool_timeout: float = seconds(
         5.0, most=300, description="How long a request waits for a connection before it is answered 503."
@@ -61,15 +83,25 @@ class PostgreSQL(BaseModel):
         description="Keep prepared statements; false behind PgBouncer older than 1.21 in transaction mode.",
     )
 
-    @field_validator("database_url", "database_listen_url")
+    @field_validator("database_url", "database_listen_url", "database_replica_url")
     @classmethod
     def _check_database_url(cls, url: str | None, info: ValidationInfo) -> str | None:
         if url is None:
             return None
         url = check_postgres_url(url)
-        if info.field_name == "database_listen_url" and info.data.get("database_url", url) is None:
+        if info.field_name != "database_url" and info.data.get("database_url", url) is None:
             raise ValueError("TENANTRY_DATABASE_URL to be set as well")
         return url
+
+    @field_validator("database_connections")
+    @classmethod
+    def _check_connections(cls, most: int, info: ValidationInfo) -> int:
+        # Of the process' settings, which come before these.
+        workers = info.data.get("workers", 1)
+        each = 2 if info.data.get("database_replica_url") is None else 3
+        if most < each * workers:
+            raise ValueError(f"at least {each * workers}: {each} for each of {workers} serving processes")
+        return most
 
     @field_validator("database_owner_url")
     @classmethod
