@@ -49,11 +49,13 @@ from tenantry.kernel.http.plugin import HttpPlugin
 from tenantry.kernel.http.shutdown import Shutdown
 from tenantry.kernel.line import Line
 from tenantry.kernel.logging import configure_logging
+from tenantry.kernel.metrics import BUSIEST, OPEN_STREAMS, MetricsGuard, keep_sampling, sampling
 from tenantry.kernel.openapi import OPERATOR_TOKEN, TENANT_TOKEN
-from tenantry.kernel.redis import create_redis
+from tenantry.kernel.redis import create_redis, sample_redis
 from tenantry.kernel.security import Keyring, Tokens
 from tenantry.kernel.settings import Settings, load_settings
 from tenantry.kernel.storage import Storage
+from tenantry.kernel.tracing import start_tracing, stop_tracing
 from tenantry.platform.access import PlatformMiddleware, load_operator_principal
 from tenantry.platform.deletion.service import Purger
 from tenantry.platform.directory.service import Organizations
@@ -70,6 +72,7 @@ from tenantry.tenancy.capacity import check_connections
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.declared import Declared, begin_declared, declare_routes, describe_declared
 from tenantry.tenancy.guards import requires_active_user
+from tenantry.tenancy.metrics import sample_registry
 from tenantry.tenancy.parallel import ParallelReads
 from tenantry.tenancy.rates import RateLimiter
 from tenantry.tenancy.registry import TenantRegistry
@@ -110,8 +113,9 @@ _EXPOSED = (
 
 def create_app(settings: Settings, *, database: Database | None = None) -> Litestar:
     """The Litestar application, without what surrounds it; `database` replaces the pool that the settings describe."""
+    BUSIEST.most = settings.metrics_tenants
     database = database or create_database(settings, application_name="tenantry-api", shared=True)
-    replica = create_replica(settings, database, application_name="tenantry-api")
+    replica = create_replica(settings, database, application_name="tenantry-api-replica")
     times = scope_times(settings)
     control_read, control_write = control_scope(times, read_only=True), control_scope(times, read_only=False)
     health_read = replace(control_read, account=HEALTH_ACCOUNT)
@@ -207,21 +211,31 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
         if replica is not None and not replica.is_open:
             raise TimeoutError("reads go to the primary")
 
+    def sample() -> None:
+        sample_registry(registry)
+        sample_redis(redis)
+        OPEN_STREAMS.set(len(listeners))
+
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await registry.start()
         if replica is not None:
             await replica.start()
-        checking = asyncio.create_task(check_connections(settings, database, control_read), name="connections")
+        beside = [asyncio.create_task(check_connections(settings, database, control_read), name="connections")]
+        samplers = [database.sample, sample] + ([replica.database.sample] if replica is not None else [])
         try:
-            with shutdown.watch():
+            with shutdown.watch(), sampling(*samplers):
                 async with listeners.open(), rates.open():
+                    beside.append(asyncio.create_task(keep_sampling(), name="metrics"))
                     yield
         finally:
-            checking.cancel()
-            await asyncio.wait({checking})
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
             if replica is not None:
                 await replica.stop()
+            if settings.tracing_url is not None:
+                await asyncio.to_thread(stop_tracing)
             await registry.stop()
             await redis_breaker.stop()
             await line.close()
@@ -490,6 +504,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
                 settings=settings,
                 storage=open_storage,
             ),
+            "metrics_guard": MetricsGuard(settings),
             "health_checks": {
                 "database": HealthCheck(ask_database),
                 "registry": HealthCheck(ask_registry),
@@ -526,4 +541,5 @@ def serve_app() -> ASGIApp:
     """What granian is given: settings from the environment, logging configured."""
     settings = complete(load_settings())
     configure_logging(settings.log_level, settings.log_format)
+    start_tracing(settings, "tenantry-api")
     return create_asgi(settings)

@@ -12,6 +12,7 @@ from tenantry.kernel.storage import Storage
 from tenantry.platform.archives.format import ArchiveTables
 from tenantry.platform.deletion.chore import DuePurges
 from tenantry.platform.deletion.purge import PurgeHandler
+from tenantry.platform.gauges import DeploymentGauges
 from tenantry.platform.lifecycle.archiving import ArchiveHandler
 from tenantry.platform.lifecycle.chore import ExpiredFiles
 from tenantry.platform.lifecycle.cloning import CloneHandler
@@ -64,6 +65,7 @@ def create_provisioner(settings: Settings, owner_url: str, *, listener: StepList
             RolloutChore(owner_url, settings),
             DuePurges(settle=settings.registry_stale_after),
             ExpiredFiles(storage=storage, upload_ttl=settings.export_ttl),
+            DeploymentGauges(warm_schemas=settings.warm_pool_size),
         ),
         listener=listener,
         closers=(redis.aclose,),

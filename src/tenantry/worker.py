@@ -21,11 +21,13 @@ from tenantry.jobs.schedule import Scheduler
 from tenantry.jobs.supervisor import beat
 from tenantry.kernel.line import Line
 from tenantry.kernel.mail import Mailer
-from tenantry.kernel.redis import create_redis
+from tenantry.kernel.metrics import sampling
+from tenantry.kernel.redis import create_redis, sample_redis
 from tenantry.kernel.security import Vault
 from tenantry.kernel.settings import Settings
 from tenantry.tenancy.cache import TenantCache
 from tenantry.tenancy.context import control_scope
+from tenantry.tenancy.metrics import sample_registry
 from tenantry.tenancy.registry import TenantRegistry
 from tenantry.tenancy.wiring import create_database, create_redis_breaker, open_vault, required, scope_times
 
@@ -142,6 +144,10 @@ class WorkerProcess:
         # Looked up each time: SAQ makes a new event when it starts.
         return self.worker.event.is_set()
 
+    def _sample(self) -> None:
+        sample_registry(self.registry)
+        sample_redis(self._redis, self._blocking)
+
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT, then let what is at work come to its end for the grace time."""
         await self.registry.start()
@@ -151,7 +157,8 @@ class WorkerProcess:
             beside.append(asyncio.create_task(self.scheduler.run(), name="job-schedules"))
         try:
             _log.info("worker started", worker=self.id, jobs=sorted(self.worker.functions))
-            await self.worker.start()
+            with sampling(self.database.sample, self._sample):
+                await self.worker.start()
         finally:
             await end(*beside)
             await self.queue.close()

@@ -37,7 +37,8 @@ async def test_the_answers_are_what_the_api_answers(acme: TenantHandle) -> None:
     sent = json.loads(re.findall(r"-d '(\{\"name.*?\})'", README)[0])
     assert set(sent) <= {field.encode_name for field in msgspec.structs.fields(TeamCreate)}
     answer = (await acme.post("/api/teams", json=sent)).json()
-    assert json.loads(refused) == {**answer, "requestId": json.loads(refused)["requestId"]}
+    shown_ids = {name: json.loads(refused)[name] for name in ("requestId", "traceId")}
+    assert json.loads(refused) == {**answer, **shown_ids}
 
 
 async def test_the_api_key_opens_what_it_is_shown_to_open(acme: TenantHandle) -> None:

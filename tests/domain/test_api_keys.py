@@ -143,6 +143,7 @@ async def _answer(world: World, key: str, host: str = "localhost") -> tuple[int,
     answer = await world.http.get("/api/teams", headers={"Authorization": f"Bearer {key}", "Host": host})
     told = answer.json()
     told.pop("requestId", None)
+    told.pop("traceId", None)
     return answer.status_code, told, answer.headers.get("WWW-Authenticate")
 
 

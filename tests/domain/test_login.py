@@ -44,7 +44,7 @@ async def _log_in(
 
 
 def _without_request_id(answer: httpx.Response) -> dict[str, Any]:
-    return {name: value for name, value in answer.json().items() if name != "requestId"}
+    return {name: value for name, value in answer.json().items() if name not in {"requestId", "traceId"}}
 
 
 async def test_every_failed_login_answers_alike_and_costs_one_verification(

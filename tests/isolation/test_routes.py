@@ -370,6 +370,7 @@ def _comparable(answer: httpx.Response, ids: Mapping[str, object]) -> Any:
     problem = json.loads(text)
     # Errors of SCIM have none.
     problem.pop("requestId", None)
+    problem.pop("traceId", None)
     return answer.status_code, sorted(answer.headers), problem
 
 

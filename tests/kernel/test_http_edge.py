@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -22,10 +22,19 @@ from tenantry.kernel.http.plugin import HttpPlugin
 from tenantry.kernel.http.request_id import request_id_for
 from tenantry.kernel.schema import BaseStruct
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+"""The example of W3C Trace Context §3.2.1."""
+
+
+@dataclass
+class Plan:
+    slug: str = "free"
+
 
 @dataclass
 class Tenant:
     slug: str
+    plan: Plan = field(default_factory=Plan)
 
 
 class Thing(BaseStruct):
@@ -79,7 +88,9 @@ def access_lines(client: TestClient[Edge], call: Callable[[], Any]) -> list[dict
 def test_a_sane_request_id_is_taken_over(client: TestClient[Edge], sent: str) -> None:
     answer = client.get("/things/1", headers={"X-Request-ID": sent})
     assert answer.headers["x-request-id"] == sent
-    assert answer.json() == {"requestId": sent, "logged": {"request_id": sent}}
+    logged = answer.json()["logged"]
+    assert answer.json() == {"requestId": sent, "logged": {"request_id": sent, "trace_id": logged["trace_id"]}}
+    assert len(logged["trace_id"]) == 32
 
 
 @pytest.mark.parametrize("sent", [None, b"", b"x" * 129, b"a b", b"a\nb", b"a\n", b"\xc3\xa4", b"<script>", b"a=b"])
@@ -115,7 +126,7 @@ def test_no_header_is_set_twice(own: tuple[bytes, ...]) -> None:
 
 
 def test_a_request_is_logged_in_one_line_without_paths_and_queries(client: TestClient[Edge]) -> None:
-    headers = {"X-Request-ID": "abc", "Authorization": "Bearer hunter2"}
+    headers = {"X-Request-ID": "abc", "Authorization": "Bearer hunter2", "traceparent": TRACEPARENT}
     [line] = access_lines(client, lambda: client.get("/things/7?token=hunter2", headers=headers))
     assert line.pop("duration_ms") >= 0
     assert line == {
@@ -127,6 +138,7 @@ def test_a_request_is_logged_in_one_line_without_paths_and_queries(client: TestC
         "tenant": "acme",
         "user_id": "7",
         "request_id": "abc",
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
     }
 
 
@@ -146,11 +158,18 @@ def test_probes_and_scrapes_are_not_logged(client: TestClient[Edge]) -> None:
     assert access_lines(client, lambda: (client.get("/health/live"), client.get("/metrics"))) == []
 
 
+class Unspeakable:
+    """An id that cannot be put in words."""
+
+    def __str__(self) -> str:
+        raise AssertionError("the line was assembled")
+
+
 def test_nothing_is_assembled_for_a_log_that_is_off() -> None:
     """capture_logs sees what passes the level, so the line itself is watched."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        scope["state"]["tenant"] = object()  # has no slug: looking for one would raise
+        scope["state"]["user_id"] = Unspeakable()
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -165,7 +184,7 @@ def test_nothing_is_assembled_for_a_log_that_is_off() -> None:
 
 def test_one_requests_log_context_is_not_the_nexts(client: TestClient[Edge]) -> None:
     for _ in range(2):
-        assert client.get("/leak").json().keys() == {"request_id"}
+        assert client.get("/leak").json().keys() == {"request_id", "trace_id"}
 
 
 def call(app: Any, scope: dict[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -203,7 +222,7 @@ def test_requests_never_share_a_state_even_if_the_server_gives_them_one() -> Non
 
     for _ in range(2):
         call(app, http_scope(state=shared))
-    assert [entry.keys() for entry in seen] == [{"from", "request_id"}] * 2
+    assert [entry.keys() for entry in seen] == [{"from", "request_id", "trace_id"}] * 2
     assert shared == {"from": "lifespan"}
 
 

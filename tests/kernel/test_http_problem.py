@@ -31,6 +31,9 @@ from tenantry.kernel.http import problem as problems
 from tenantry.kernel.http.plugin import HttpPlugin
 from tenantry.kernel.security import BrokenSealError, VaultError
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+"""The example of W3C Trace Context §3.2.1."""
+
 RAISED: dict[str, Exception] = {
     "conflict": ConflictException("The slug is taken.", slug="acme"),
     "unauthenticated": NotAuthenticatedException,  # type: ignore[dict-item]
@@ -106,7 +109,7 @@ def problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
     body: dict[str, Any] = answer.json()
     assert answer.status_code == status, body
     assert answer.headers["content-type"] == PROBLEM_JSON
-    assert {"type", "title", "status", "detail", "instance", "requestId", "errors"} <= body.keys()
+    assert {"type", "title", "status", "detail", "instance", "requestId", "traceId", "errors"} <= body.keys()
     assert body["type"] == f"/problems/{slug}" if slug != "about:blank" else body["type"] == slug
     assert body["status"] == status
     assert body["requestId"] == answer.headers["x-request-id"]
@@ -115,7 +118,7 @@ def problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
 
 
 def test_a_problem_says_what_where_and_in_which_request(client: TestClient[Edge]) -> None:
-    answer = client.get("/raise/conflict?token=hunter2", headers={"X-Request-ID": "abc-1"})
+    answer = client.get("/raise/conflict?token=hunter2", headers={"X-Request-ID": "abc-1", "traceparent": TRACEPARENT})
     assert problem(answer, 409, "conflict") == {
         "type": "/problems/conflict",
         "title": "Conflict",
@@ -123,6 +126,7 @@ def test_a_problem_says_what_where_and_in_which_request(client: TestClient[Edge]
         "detail": "The slug is taken.",
         "instance": "/raise/conflict",
         "requestId": "abc-1",
+        "traceId": "0af7651916cd43dd8448eb211c80319c",
         "errors": [],
         "slug": "acme",
     }

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tenantry.kernel.errors import ConflictException
 from tenantry.kernel.http import Edge, edge
 from tenantry.kernel.http.plugin import HttpPlugin
+from tenantry.kernel.metrics import observe_tenant
 
 
 @get("/metered/{team_id:int}")
@@ -81,11 +82,11 @@ def test_the_endpoint_answers_in_the_text_format(client: TestClient[Edge]) -> No
 
 WORKER = """
 import sys
-from tenantry.kernel.metrics import metrics_endpoint, observe_request
+from tenantry.kernel.metrics import observe_request, render_metrics
 for _ in range(int(sys.argv[1])):
     observe_request("GET", "/worker", 200, 0.01)
 if sys.argv[2] == "scrape":
-    sys.stdout.write(metrics_endpoint.fn().content.decode())
+    sys.stdout.write(render_metrics().decode())
 """
 
 
@@ -99,3 +100,35 @@ def test_one_worker_answers_for_all(tmp_path: Path) -> None:
     run_worker(tmp_path, 2, "leave")
     scraped = run_worker(tmp_path, 3, "scrape")
     assert 'tenantry_http_requests_total{method="GET",route="/worker",status="200"} 5.0' in scraped
+
+
+KILLED = """
+import os
+from tenantry.kernel.metrics import IN_FLIGHT, observe_request
+IN_FLIGHT.inc()
+observe_request("GET", "/killed", 200, 0.01)
+os._exit(0)
+"""
+
+
+def test_what_a_killed_worker_was_at_is_forgotten_and_what_it_counted_is_not(tmp_path: Path) -> None:
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED], env=environment, check=True)
+    scraped = run_worker(tmp_path, 1, "scrape")
+    assert "tenantry_http_requests_in_flight 0.0" in scraped
+    assert 'tenantry_http_requests_total{method="GET",route="/killed",status="200"} 1.0' in scraped
+
+
+def test_tenants_are_counted_by_plan_and_not_by_name() -> None:
+    def counted(status: str) -> float:
+        return REGISTRY.get_sample_value("tenantry_plan_requests_total", {"plan": "gold", "status": status}) or 0.0
+
+    def timed() -> float:
+        return REGISTRY.get_sample_value("tenantry_plan_request_duration_seconds_count", {"plan": "gold"}) or 0.0
+
+    before, ok, refused = timed(), counted("2xx"), counted("4xx")
+    for tenant, status in (("acme", 200), ("globex", 201), ("acme", 429)):
+        observe_tenant(tenant, "gold", status, 0.01)
+    assert (timed(), counted("2xx"), counted("4xx")) == (before + 3, ok + 2, refused + 1)
+    labels = {label for family in REGISTRY.collect() for sample in family.samples for label in sample.labels.items()}
+    assert ("plan", "acme") not in labels

@@ -159,22 +159,28 @@ def _child_command(worker_id: str, quarantine: bool) -> list[str]:
 async def _work(settings: Settings, worker_id: str, *, quarantine: bool) -> int:
     stopped = _stop_event()
     # After the handlers, as below.
+    from tenantry.kernel.exposition import serving_metrics
     from tenantry.kernel.logging import configure_logging
+    from tenantry.kernel.tracing import start_tracing, stop_tracing
     from tenantry.worker import WorkerProcess
 
     configure_logging(settings.log_level, settings.log_format)
+    start_tracing(settings, "tenantry-worker")
     if stopped.is_set():
         return 0
     process = WorkerProcess(settings, worker_id=worker_id, quarantine=quarantine, signals=False)
-    work = asyncio.create_task(process.run())
-    waiting = asyncio.create_task(stopped.wait())
-    await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    while not work.done():
-        # Again and again: SAQ's worker forgets what it was told before it has begun.
-        process.stop()
-        await asyncio.wait({work}, timeout=0.2)
-    await work
+    # One who works off a quarantine is there beside another, whose port it is, and for a moment.
+    with contextlib.nullcontext() if quarantine else serving_metrics(settings):
+        work = asyncio.create_task(process.run())
+        waiting = asyncio.create_task(stopped.wait())
+        await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        while not work.done():
+            # Again and again: SAQ's worker forgets what it was told before it has begun.
+            process.stop()
+            await asyncio.wait({work}, timeout=0.2)
+        await asyncio.to_thread(stop_tracing)
+        await work
     return 0
 
 
@@ -190,18 +196,22 @@ def _stop_event() -> asyncio.Event:
 async def _provision(settings: Settings, owner_url: str) -> None:
     stopped = _stop_event()
     # After the handlers: the imports take a second or two, and a SIGTERM meanwhile is not to be an error.
+    from tenantry.kernel.exposition import serving_metrics
     from tenantry.kernel.logging import configure_logging
+    from tenantry.kernel.tracing import start_tracing, stop_tracing
     from tenantry.provisioner import create_provisioner
 
     configure_logging(settings.log_level, settings.log_format)
-    work = asyncio.create_task(create_provisioner(settings, owner_url).run())
-    waiting = asyncio.create_task(stopped.wait())
-    await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if not work.done():
+    start_tracing(settings, "tenantry-provisioner")
+    with serving_metrics(settings):
+        work = asyncio.create_task(create_provisioner(settings, owner_url).run())
+        waiting = asyncio.create_task(stopped.wait())
+        await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
         work.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
-        return
-    # It works until it is cancelled: whatever ended it is an error.
-    await work
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                # It works until it is cancelled: whatever ended it before is an error.
+                await work
+        finally:
+            await asyncio.to_thread(stop_tracing)

@@ -13,6 +13,7 @@ from structlog.contextvars import get_contextvars
 from uuid_utils.compat import uuid7
 
 from tenantry.jobs.models import OutboxEntry
+from tenantry.kernel.tracing import outgoing_traceparent
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -24,7 +25,7 @@ _PUT = text("SELECT platform.enqueue_job(:id, :name, :arguments, :key, :due, :re
     bindparam("arguments", type_=JSONB), bindparam("meta", type_=JSONB)
 )
 _ACKNOWLEDGE = text("SELECT platform.acknowledge_job(:id)")
-_TOLD = ("request_id", "user_id", "api_key_id", "operator", "actor")
+_TOLD = ("request_id", "trace_id", "user_id", "api_key_id", "operator", "actor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,9 @@ async def put_for(
 
 def _values(entry: Entry) -> dict[str, Any]:
     context = get_contextvars()
+    meta = {name: str(context[name]) for name in _TOLD if name in context}
+    if (traceparent := outgoing_traceparent()) is not None:
+        meta["traceparent"] = traceparent
     return {
         "id": uuid7(),
         "name": entry.name,
@@ -96,7 +100,7 @@ def _values(entry: Entry) -> dict[str, Any]:
         "due": entry.due,
         "retries": entry.retries,
         "timeout": entry.timeout,
-        "meta": {name: str(context[name]) for name in _TOLD if name in context},
+        "meta": meta,
     }
 
 

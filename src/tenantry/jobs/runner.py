@@ -14,9 +14,11 @@ from sqlalchemy import update
 from sqlalchemy.exc import SQLAlchemyError
 
 from tenantry.jobs.definition import Discard, Hopeless, JobRun, Retry
+from tenantry.jobs.metrics import DEAD, running_job
 from tenantry.jobs.models import OutboxEntry
 from tenantry.jobs.outbox import acknowledge
 from tenantry.jobs.ring import tenant_of
+from tenantry.jobs.surroundings import surround_job
 from tenantry.kernel.errors import UnavailableException
 from tenantry.kernel.http.failures import explain_failure, sqlstate_of
 from tenantry.tenancy.database import LOST
@@ -88,23 +90,24 @@ class Runner:
 
     async def _run(self, job: Job, taken: SaqJob) -> Any:
         entry, told = taken.meta.get("outbox"), taken.meta.get("told", {})
-        with structlog.contextvars.bound_contextvars(**told, job=taken.key, job_name=job.name):
+        with surround_job(job, taken, self._registry) as plan:
             try:
                 tenant, scope = self._scope(job, taken)
-                return await attempt(
-                    self._database,
-                    scope,
-                    job,
-                    entry=None if entry is None else UUID(entry),
-                    job_id=entry or taken.key,
-                    number=taken.attempts,
-                    tenant=tenant,
-                    arguments=(taken.kwargs or {}).get("arguments", {}),
-                    meta=told,
-                    resources=self._resources,
-                    report=lambda done: taken.update(progress=done),
-                    redis=self._redis,
-                )
+                with running_job(job.name, plan):
+                    return await attempt(
+                        self._database,
+                        scope,
+                        job,
+                        entry=None if entry is None else UUID(entry),
+                        job_id=entry or taken.key,
+                        number=taken.attempts,
+                        tenant=tenant,
+                        arguments=(taken.kwargs or {}).get("arguments", {}),
+                        meta=told,
+                        resources=self._resources,
+                        report=lambda done: taken.update(progress=done),
+                        redis=self._redis,
+                    )
             except Discard as reason:
                 _log.info("job discarded", reason=str(reason))
                 await self._drop(entry)
@@ -147,6 +150,7 @@ class Runner:
 
         Where that fails, the relay sends it once more some day, and it is buried again.
         """
+        DEAD.labels(taken.function).inc()
         if (entry := taken.meta.get("outbox")) is None:
             return
         try:

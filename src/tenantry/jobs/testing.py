@@ -25,6 +25,7 @@ from sqlalchemy import select
 from tenantry.jobs.definition import Discard
 from tenantry.jobs.models import OutboxEntry
 from tenantry.jobs.runner import attempt
+from tenantry.kernel.tracing import continued
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -123,8 +124,10 @@ class JobBox:
         async def report(done: float) -> None:
             """Nobody looks."""
 
+        told = dict(entry.meta)
+        trace = continued(f"job {job.name}", told.pop("traceparent", None), {})
         try:
-            with structlog.contextvars.bound_contextvars(**entry.meta, job=str(entry.id), job_name=job.name):
+            with trace, structlog.contextvars.bound_contextvars(**told, job=str(entry.id), job_name=job.name):
                 return await attempt(
                     self._database,
                     self._control if tenant is None else tenant.write_scope,

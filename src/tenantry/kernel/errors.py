@@ -57,7 +57,7 @@ REALM = "tenantry"
 BLANK = "about:blank"
 """The slug of a problem that says no more than its status does (RFC 9457 §4.2.1)."""
 
-RESERVED_MEMBERS = frozenset({"type", "title", "status", "detail", "instance", "requestId", "errors"})
+RESERVED_MEMBERS = frozenset({"type", "title", "status", "detail", "instance", "requestId", "traceId", "errors"})
 
 Source = Literal["body", "query", "path", "header", "cookie"]
 

@@ -438,7 +438,7 @@ _PROBLEM: dict[str, Any] = {
     "type": "object",
     "title": "Problem",
     "description": "Problem details (RFC 9457). Some types add members of their own.",
-    "required": ["type", "title", "status", "detail", "instance", "requestId", "errors"],
+    "required": ["type", "title", "status", "detail", "instance", "requestId", "traceId", "errors"],
     "properties": {
         "type": {"type": "string", "format": "uri-reference", "description": "The kind of error; it can be opened."},
         "title": {"type": "string"},
@@ -446,6 +446,10 @@ _PROBLEM: dict[str, Any] = {
         "detail": {"type": "string"},
         "instance": {"type": "string", "format": "uri-reference", "description": "The path of the request."},
         "requestId": {"type": ["string", "null"]},
+        "traceId": {
+            "type": ["string", "null"],
+            "description": "Of the trace that the request belongs to (W3C Trace Context), 32 hexadecimal digits.",
+        },
         "errors": {"type": "array", "items": {"$ref": "#/components/schemas/FieldError"}},
     },
 }

@@ -11,6 +11,7 @@ from litestar.exceptions import ImproperlyConfiguredException
 
 from tenantry.kernel.errors import NotAuthenticatedException
 from tenantry.kernel.security import AUDIENCE_PLATFORM, InvalidToken, Tokens
+from tenantry.kernel.work import WORK
 from tenantry.tenancy.guards import principal_of
 from tenantry.tenancy.request import RequestTransaction, bearer_token, is_safe, keep_request_transaction
 
@@ -95,6 +96,7 @@ class PlatformMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
             raise ImproperlyConfiguredException("only HTTP routes can be the control plane's")
+        WORK.set(f"{scope['method']} {scope['path_template']}")
         request = RequestTransaction(self._database, read_only=is_safe(scope))
         if not scope["route_handler"].opt.get("public"):
             token = bearer_token(scope)

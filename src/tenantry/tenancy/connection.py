@@ -24,15 +24,20 @@ This is where a leak would come from, so every rule here answers a way in which 
 
 from __future__ import annotations
 
+import math
 import re
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from tenantry.tenancy.scope import CONTROL_ROLE, Scope, ScopeError
+from tenantry.tenancy.statements import TimedStatement, report_slow
 
 if TYPE_CHECKING:
     from asyncpg.connect_utils import _ClientConfiguration, _ConnectionParameters
+
+    from tenantry.kernel.tracing import TransactionSpan
 
 __all__ = ("CommitFailedError", "DriverConnection", "Lease", "ScopedConnection")
 
@@ -73,7 +78,12 @@ class ScopedConnection(DriverConnection):
     _armed: Scope | None = None
     _scope: Scope | None = None
     """Of the transaction that is open."""
+    _label: str = ""
     _top_xact: Any
+    slow_after: float = math.inf
+    """Seconds beyond which a statement is logged."""
+    span: TransactionSpan | None = None
+    """Of the transaction that is open, where it is traced."""
 
     is_idle = False
     """Whether it is in the pool."""
@@ -81,6 +91,8 @@ class ScopedConnection(DriverConnection):
     """When it is to be replaced, by the pool's clock."""
     most = 1 << 30
     """How many roles it may take on."""
+    ends_for: str | None = None
+    """Why it is to be closed, where somebody has decided that."""
 
     cluster: str | None = None
     """The cluster's identifier, where it has been asked for it."""
@@ -90,8 +102,8 @@ class ScopedConnection(DriverConnection):
         self.met: set[str] = set()
         """The roles that it has taken on, whose catalog its backend remembers."""
 
-    def arm(self, scope: Scope) -> None:
-        """Give the scope that the next BEGIN takes.
+    def arm(self, scope: Scope, label: str = "") -> None:
+        """Give the scope that the next BEGIN takes, and with it a `label_clause`.
 
         Raises:
             ScopeError: a transaction is already open; the connection is terminated.
@@ -99,7 +111,7 @@ class ScopedConnection(DriverConnection):
         if self._top_xact is not None or self.is_in_transaction():
             self.terminate()
             raise ScopeError("a connection was reused inside an open transaction; it has been closed")
-        self._armed = scope
+        self._armed, self._label = scope, label
 
     def disarm(self) -> None:
         """Forget a scope that no BEGIN has taken."""
@@ -141,9 +153,10 @@ class ScopedConnection(DriverConnection):
             raise ScopeError("a transaction was begun without a scope; the connection has been closed")
         try:
             try:
-                status = await super().execute(scope.begin(mode), timeout=timeout)
+                status = await super().execute(scope.begin(mode, label=self._label), timeout=timeout)
             except asyncpg.InsufficientPrivilegeError:
-                status = await super().execute(scope.begin(mode, again=True), timeout=timeout)
+                again = scope.begin(mode, again=True, label=self._label)
+                status = await super().execute(again, timeout=timeout)
         except asyncpg.InvalidParameterValueError as error:
             # The same code as for a value that a client has sent, which this is not: the role is gone.
             self.terminate()
@@ -188,7 +201,7 @@ class ScopedConnection(DriverConnection):
         self.met.add(scope.role)
 
     async def _end(self, verb: str, timeout: float | None) -> str:  # noqa: ASYNC109
-        self._scope = None
+        begun = perf_counter()
         try:
             status = await super().execute(verb, timeout=timeout)
         except asyncpg.PostgresError:
@@ -198,9 +211,61 @@ class ScopedConnection(DriverConnection):
             # Not answered: nobody knows which side of the end the server is on.
             self.terminate()
             raise
+        finally:
+            self.ran(verb, begun)
+            self._scope = None
         if status != verb:
             raise CommitFailedError("the transaction was rolled back: one of its statements had failed")
         return status
+
+    def ran(self, query: str, begun: float, error: BaseException | None = None) -> None:
+        """A statement has been run, from `begun` (of `perf_counter`) until now."""
+        seconds = perf_counter() - begun
+        if seconds >= self.slow_after:
+            report_slow(self._scope, query, seconds)
+        if self.span is not None:
+            self.span.statement(query, seconds, error)
+
+    # The ways of all of asyncpg's statements; private, hence guarded by a test and a pinned asyncpg.
+    async def _execute(self, query: str, *args: Any, **options: Any) -> Any:
+        begun = perf_counter()
+        try:
+            result = await super()._execute(query, *args, **options)  # type: ignore[misc]
+        except BaseException as error:
+            self.ran(query, begun, error)
+            raise
+        self.ran(query, begun)
+        return result
+
+    async def _executemany(self, query: str, *args: Any, **options: Any) -> Any:
+        begun = perf_counter()
+        try:
+            result = await super()._executemany(query, *args, **options)  # type: ignore[misc]
+        except BaseException as error:
+            self.ran(query, begun, error)
+            raise
+        self.ran(query, begun)
+        return result
+
+    async def _prepare(
+        self,
+        query: str,
+        *,
+        name: str | bool | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+        use_cache: bool = False,
+        record_class: Any = None,
+    ) -> TimedStatement:
+        # asyncpg's own, but for the class at the end: its PreparedStatement tells nobody when it is run.
+        self._check_open()  # type: ignore[attr-defined]
+        statement = await self._get_statement(  # type: ignore[attr-defined]
+            query,
+            timeout,
+            named=self._stmt_cache_enabled if name is None else name,  # type: ignore[attr-defined]
+            use_cache=use_cache,
+            record_class=record_class,
+        )
+        return TimedStatement(self, query, statement)
 
     # Where asyncpg puts together its COPY statements; private, hence guarded by a test and a pinned asyncpg.
     async def _copy_out(self, copy_stmt: str, output: Any, timeout: float | None) -> Any:  # noqa: ASYNC109

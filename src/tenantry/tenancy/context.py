@@ -74,6 +74,7 @@ class TenantContext:
                     else plan.idle_in_transaction_timeout
                 ),
                 connections=plan.connections or 0,
+                tenant=slug,
                 plan=plan.slug,
             )
             for read_only in (True, False)
@@ -114,4 +115,5 @@ def control_scope(times: ScopeTimes, *, read_only: bool) -> Scope:
         statement_timeout=times.statement,
         lock_timeout=times.lock,
         idle_in_transaction_timeout=times.idle_in_transaction,
+        tenant="platform",
     )

@@ -7,8 +7,10 @@ A connection that is checked out of the engine in any other way has no scope, an
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, cast
 from uuid import UUID, uuid4
 
@@ -20,10 +22,13 @@ from sqlalchemy.exc import DisconnectionError, EmulatedDBAPIException, SQLAlchem
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
+from tenantry.kernel import tracing
+from tenantry.kernel.work import WORK
 from tenantry.tenancy.bulkheads import Bulkhead, ProcessBusyException, TenantBusyException, share_of
 from tenantry.tenancy.connection import DriverConnection, Lease, ScopedConnection
-from tenantry.tenancy.pool import Retirement, TenantPool, connection_closed
-from tenantry.tenancy.scope import CONTROL_ROLE, EMPTY_SCOPE, HEALTH_ACCOUNT, Scope
+from tenantry.tenancy.metrics import CLOSED, OPENED, sample_pool, transaction_ended, waited
+from tenantry.tenancy.pool import Retirement, TenantPool
+from tenantry.tenancy.scope import CONTROL_ROLE, EMPTY_SCOPE, HEALTH_ACCOUNT, Scope, label_clause
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -78,6 +83,7 @@ class Transaction:
     __slots__ = (
         "_account",
         "_adapter",
+        "_begun",
         "_closed",
         "_database",
         "_driver",
@@ -92,6 +98,7 @@ class Transaction:
     def __init__(
         self, database: Database, proxied: PoolProxiedConnection, connection: ScopedConnection, scope: Scope
     ) -> None:
+        self._begun = perf_counter()
         self._database = database
         self._scope = scope
         self._account = scope.account
@@ -211,11 +218,14 @@ class Transaction:
             raise
         finally:
             if failed or driver.is_closed() or not driver.is_clean:
-                connection_closed("lost" if driver.is_closed() else "doubtful")
                 driver.terminate()
                 if proxied.is_valid:
                     # Otherwise the ORM, which saw the connection break, has done so.
                     proxied.invalidate()
+            transaction_ended(self._scope, perf_counter() - self._begun)
+            if driver.span is not None:
+                driver.span.end(failed=failed)
+                driver.span = None
             # Shielded by being quick: with the transaction over, this returns the connection without a round trip.
             if not self._database.retirement.takes(driver, proxied):
                 await greenlet_spawn(proxied.close)
@@ -250,6 +260,8 @@ class Database:
         shares: Shares | None = None,
         connection_age: float = 1800.0,
         connection_tenants: int = 500,
+        slow_after: float = math.inf,
+        labels: bool = True,
     ) -> None:
         """`url` is a `postgresql://` address; times are in seconds. For the last two see `Retirement`.
 
@@ -257,8 +269,15 @@ class Database:
         tenants, before the pool is asked: its own queue is first come, first served, and one tenant could fill it.
 
         `prepared_statements=False` suits a PgBouncer below 1.21 in transaction mode: no statement is cached, and
-        every name is unique.
+        every name is unique. Statements that take longer than `slow_after` are logged; with `labels`, the server is
+        told whose each transaction is.
         """
+        self.name = application_name
+        self.waiting = 0
+        """How many wait for a connection."""
+        self._slow_after = slow_after
+        self._labels = labels
+        self._closing = False
         arguments: dict[str, Any] = {
             "connection_class": connection_class,
             "timeout": connect_timeout,
@@ -319,6 +338,7 @@ class Database:
 
     def _watch(self, engine: AsyncEngine) -> None:
         sync_engine = engine.sync_engine
+        name, slow_after = self.name, self._slow_after
 
         @event.listens_for(sync_engine, "connect", insert=True)
         def arm_for_the_dialect(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
@@ -329,7 +349,19 @@ class Database:
         def disarm_after_connect(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
             driver = driver_of(connection)
             driver.disarm()
+            driver.slow_after = slow_after
             self.retirement.opened(driver)
+            OPENED.labels(name).inc()
+
+        @event.listens_for(sync_engine, "invalidate")
+        def note_invalid(_: DBAPIConnection, entry: ConnectionPoolEntry, __: BaseException | None) -> None:
+            entry.info.setdefault("closing", "invalid")
+
+        @event.listens_for(sync_engine, "close")
+        def count_closed(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+            found = entry.info.pop("closing", None)
+            reason = driver_of(connection).ends_for or found or ("end" if self._closing else "surplus")
+            CLOSED.labels(name, reason).inc()
 
         @event.listens_for(sync_engine, "checkout")
         def refuse_unclean(connection: DBAPIConnection, _: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
@@ -362,38 +394,46 @@ class Database:
             ProcessBusyException, sqlalchemy.exc.TimeoutError: no connection became free in time.
             OSError, asyncpg.PostgresError: the server is not there, or refused.
         """
-        account = scope.account
-        bulkhead = self._bulkhead
-        if bulkhead is None:
-            return await self._begin(scope)
-        share = self.share(scope)
-        if not bulkhead.take(account, share):
-            await bulkhead.wait(account, share, plan=scope.plan)
-        try:
-            return await self._begin(scope)
-        except BaseException:
-            bulkhead.give(account)
-            raise
-
-    async def _begin(self, scope: Scope) -> Transaction:
-        self.pool.want(scope.role)
-        with _driver_errors():
-            proxied = await self.engine.raw_connection()
+        proxied = await self._check_out(scope)
         adapter: Any = proxied.dbapi_connection
         driver: ScopedConnection = adapter._connection
         self.retirement.meets(driver, scope.role)
         try:
-            driver.arm(scope)
+            driver.arm(scope, label_clause(scope.tenant, WORK.get()) if self._labels else "")
+            if tracing.ACTIVE is not None:
+                driver.span = tracing.ACTIVE.transaction(scope.tenant, scope.plane, read_only=scope.read_only)
             # SQLAlchemy's adapter would begin at the first statement; asked to do so now, the driver's own queries
             # and the ORM's share the transaction. Private, hence guarded by a test and a pinned SQLAlchemy.
             with _driver_errors():
                 await adapter._start_transaction()
         except BaseException:
             driver.terminate()
+            if driver.span is not None:
+                driver.span.end(failed=True)
             proxied.invalidate()
             proxied.close()
+            self.give_back(scope.account)
             raise
         return Transaction(self, proxied, driver, scope)
+
+    async def _check_out(self, scope: Scope) -> PoolProxiedConnection:
+        """A connection, once it is the account's turn."""
+        asked = perf_counter()
+        self.waiting += 1
+        try:
+            bulkhead, account = self._bulkhead, scope.account
+            if bulkhead is not None and not bulkhead.take(account, share := self.share(scope)):
+                await bulkhead.wait(account, share, plan=scope.plan)
+            try:
+                self.pool.want(scope.role)
+                with _driver_errors():
+                    return await self.engine.raw_connection()
+            except BaseException:
+                self.give_back(account)
+                raise
+        finally:
+            self.waiting -= 1
+            waited(self.name, perf_counter() - asked)
 
     @asynccontextmanager
     async def transaction(self, scope: Scope) -> AsyncIterator[Transaction]:
@@ -411,7 +451,12 @@ class Database:
         finally:
             await transaction.close(failed=failed)
 
+    def sample(self) -> None:
+        """Set the gauges of the pool."""
+        sample_pool(self.name, self.engine.pool, self.waiting)
+
     async def close(self) -> None:
+        self._closing = True
         await self.retirement.close()
         await self.engine.dispose()
 

@@ -28,22 +28,16 @@ if TYPE_CHECKING:
 
     from tenantry.tenancy.connection import ScopedConnection
 
-__all__ = ("Retirement", "TenantPool", "connection_closed")
+__all__ = ("Retirement", "TenantPool")
 
 _SWEEPS = 10
 """In the time that a connection is kept, how often idle ones are looked at."""
 
-_closed = Counter("tenantry_database_connections_closed", "Connections to PostgreSQL that were ended.", ("reason",))
 _first_visits = Counter(
     "tenantry_database_first_visits", "Transactions on a connection that had not served their tenant before."
 )
 
 _log = structlog.get_logger(__name__)
-
-
-def connection_closed(reason: str) -> None:
-    """Count a connection that was ended: `age`, `tenants`, `idle`, `lost` or `doubtful`."""
-    _closed.labels(reason).inc()
 
 
 class _Stack(asyncio.LifoQueue[Any]):
@@ -173,7 +167,7 @@ class Retirement:
             reason = "age"
         else:
             return False
-        connection_closed(reason)
+        connection.ends_for = reason
         self._begin(self._pool.renew, proxied)
         return True
 
@@ -195,8 +189,8 @@ class Retirement:
         for connection in list(self._connections):
             if connection.is_idle and now >= connection.retires_at and not connection.is_closed():
                 connection.met.clear()
+                connection.ends_for = "idle"
                 connection.terminate()
-                connection_closed("idle")
 
     async def close(self) -> None:
         """Wait for what is under way."""

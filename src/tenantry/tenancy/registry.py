@@ -117,6 +117,11 @@ class TenantRegistry:
     def is_fresh(self) -> bool:
         return self._clock() - self._fresh_at <= self._stale_after
 
+    @property
+    def fresh_at(self) -> float:
+        """When the last poll that succeeded began, on the monotonic clock; minus infinity where none has."""
+        return self._fresh_at
+
     def by_id(self, tenant_id: UUID) -> TenantContext | None:
         """The tenant, or None if there is none.
 

@@ -31,6 +31,7 @@ from tenantry.kernel.security import (
     InvalidToken,
     Tokens,
 )
+from tenantry.kernel.work import WORK
 from tenantry.tenancy.connection import ScopedConnection
 from tenantry.tenancy.database import Database, Transaction
 from tenantry.tenancy.declared import surround
@@ -360,6 +361,7 @@ class TenantMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
             raise ImproperlyConfiguredException("only HTTP routes can be a tenant's")
+        WORK.set(f"{scope['method']} {scope['path_template']}")
         if self._replica is not None and self._replica.is_open and reads_only(scope):
             reads = ReplicaReads(self._replica)
             answer = WithheldAnswer(send, reads)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-__all__ = ("CONTROL_ROLE", "EMPTY_SCOPE", "HEALTH_ACCOUNT", "SHARED_SCHEMA", "Scope", "ScopeError", "schema_name")
+__all__ = (
+    "CONTROL_ROLE",
+    "EMPTY_SCOPE",
+    "HEALTH_ACCOUNT",
+    "SHARED_SCHEMA",
+    "Scope",
+    "ScopeError",
+    "label_clause",
+    "schema_name",
+)
 
 SHARED_SCHEMA = "platform"
 CONTROL_ROLE = "tenantry_control"
@@ -19,6 +29,9 @@ HEALTH_ACCOUNT = "health"
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _TENANT_ROLE = re.compile(r"t_[0-9a-f]{32}")
 _MODE = re.compile(r"[A-Z ]*")
+_NOT_OF_A_LABEL = re.compile(r"[^A-Za-z0-9 _./{}:-]")
+_LABEL_LENGTH = 63
+"""Characters: NAMEDATALEN less one, beyond which pg_stat_activity cuts it off."""
 
 # PostgreSQL remembers the memberships of one role at a time (roles_is_member_of in acl.c), so that asking for another's
 # makes it forget those of the application. Both are roles that every server has; the answer is of no interest.
@@ -28,6 +41,19 @@ _FORGET_MEMBERSHIPS = "SELECT pg_catalog.pg_has_role('pg_monitor', 'pg_read_all_
 def schema_name(tenant_id: UUID) -> str:
     """The name of a tenant's schema and of its role: after the id, never the slug, so that renaming costs nothing."""
     return f"t_{tenant_id.hex}"
+
+
+@lru_cache(maxsize=8192)
+def label_clause(tenant: str, work: str) -> str:
+    """What the message that opens a transaction ends with, so that the server can say whose it is.
+
+    `SET LOCAL application_name`, of a tenant's slug and a route or a job. It is in pg_stat_activity and in the server's
+    log (%a) for every statement of the transaction, and in none of their texts: with a comment there, each tenant's
+    statements would be others to the caches of prepared ones. Both parts are ours (a slug's form is checked by the
+    database, a route is a template); what could end the text is taken out all the same.
+    """
+    label = _NOT_OF_A_LABEL.sub("?", f"tenantry:{tenant or '-'} {work or '-'}")[:_LABEL_LENGTH]
+    return f"; SET LOCAL application_name TO '{label}'"
 
 
 class ScopeError(RuntimeError):
@@ -52,8 +78,12 @@ class Scope:
     """On whose account its connection is, where that is not the role: see `tenantry.tenancy.bulkheads`."""
     connections: int = field(default=0, compare=False)
     """How many connections that account may have of a process at a time; 0: as the deployment's setting says."""
-    plan: str = field(default="", compare=False)
+    tenant: str = field(default="", repr=False, compare=False)
+    """Whose it is, for people: the slug, or `platform`. What it may see is the role's alone to say."""
+    plan: str = field(default="", repr=False, compare=False)
     """For metrics."""
+    plane: str = field(init=False, repr=False, compare=False)
+    """`tenant`, `platform` or `none`."""
     _settings: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -75,6 +105,8 @@ class Scope:
             if value:
                 parts.append(f"SET LOCAL {name} TO {int(value)}")
         object.__setattr__(self, "_settings", "; ".join(parts))
+        plane = "tenant" if self.is_tenant else "platform" if self.role == CONTROL_ROLE else "none"
+        object.__setattr__(self, "plane", plane)
 
     @property
     def is_tenant(self) -> bool:
@@ -89,12 +121,12 @@ class Scope:
         first = f"ROLLBACK TO entering; {_FORGET_MEMBERSHIPS}" if again else "SAVEPOINT entering"
         return f"{first}; {self._settings}; RELEASE entering"
 
-    def begin(self, mode: str = "", *, again: bool = False) -> str:
+    def begin(self, mode: str = "", *, again: bool = False, label: str = "") -> str:
         """The one message that opens the transaction and scopes it.
 
         `mode` is the isolation part of a BEGIN statement (`ISOLATION LEVEL SERIALIZABLE`), or empty. One message, not
         two: a second round trip would cost as much as a small read. With `again`, the message to send after that was
-        denied: it ends what was begun, and has the server read memberships anew.
+        denied: it ends what was begun, and has the server read memberships anew. `label` is a `label_clause`, or empty.
         """
         if not _MODE.fullmatch(mode):
             raise ScopeError(f"not a transaction mode: {mode!r}")
@@ -102,8 +134,8 @@ class Scope:
             mode = f"{mode} READ ONLY" if mode else "READ ONLY"
         begin = f"BEGIN {mode}" if mode else "BEGIN"
         if again:
-            return f"ROLLBACK; {begin}; {_FORGET_MEMBERSHIPS}; {self._settings}"
-        return f"{begin}; {self._settings}"
+            return f"ROLLBACK; {begin}; {_FORGET_MEMBERSHIPS}; {self._settings}{label}"
+        return f"{begin}; {self._settings}{label}"
 
 
 EMPTY_SCOPE = Scope(role="", search_path="")

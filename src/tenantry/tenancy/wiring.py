@@ -69,6 +69,8 @@ def create_database(
         connection_age=settings.database_connection_age,
         connection_tenants=settings.database_connection_tenants,
         shares=_shares(settings) if shared else None,
+        slow_after=settings.slow_statement,
+        labels=settings.database_labels,
     )
 
 
@@ -97,6 +99,8 @@ def create_replica(settings: Settings, primary: Database, *, application_name: s
         connection_age=settings.database_connection_age,
         connection_tenants=settings.database_connection_tenants,
         shares=_shares(settings),
+        slow_after=settings.slow_statement,
+        labels=settings.database_labels,
     )
     positions = Positions(
         settings.database_listen_url or required(settings.database_url),

@@ -106,7 +106,8 @@ async def test_no_password_is_reset_but_an_owners_and_the_answer_is_the_same(
         body = {"tenant": acme.slug, "email": f"{name}@{acme.slug}.example"}
         answers.append(await world.http.post("/api/auth/password-reset", json=body))
     assert {problem_of(answer) for answer in answers} == {REQUIRED}
-    assert len({answer.text.replace(answer.json()["requestId"], "") for answer in answers}) == 1
+    of_their_own = ("requestId", "traceId")
+    assert len({str({**answer.json(), **dict.fromkeys(of_their_own)}) for answer in answers}) == 1
     [mail] = await post(acme, server)
     assert mail.message["To"] == acme.owner_email
     reset = {"token": mail.token, "password": "another good password"}

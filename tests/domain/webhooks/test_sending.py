@@ -64,6 +64,19 @@ async def test_an_event_is_sent_signed_so_that_the_receivers_library_takes_it(
     assert attempt["requestHeaders"]["webhook-signature"] == received.headers["webhook-signature"]
 
 
+async def test_a_message_goes_on_with_the_trace_of_the_request_that_it_tells_of(
+    acme: TenantHandle, globex: TenantHandle, receiver: Receiver
+) -> None:
+    sent = {tenant.slug: f"00-{str(number) * 32}-b7ad6b7169203331-01" for number, tenant in ((1, acme), (2, globex))}
+    for tenant in (acme, globex):
+        endpoint = await make_endpoint(tenant, receiver, "team.created", path=f"/{tenant.slug}")
+        headers = {"traceparent": sent[tenant.slug]}
+        assert (await tenant.post("/api/teams", json={"name": "Red"}, headers=headers)).status_code == 201
+        await send(tenant)
+        verified(endpoint, receiver.received[-1])
+    assert {message.target.rpartition("/")[2]: message.headers["traceparent"] for message in receiver.received} == sent
+
+
 async def test_a_message_that_was_changed_on_the_way_is_not_taken(acme: TenantHandle, receiver: Receiver) -> None:
     endpoint = await make_endpoint(acme, receiver)
     await acme.add_team("Red")

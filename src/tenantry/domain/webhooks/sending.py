@@ -30,6 +30,7 @@ from tenantry.events.models import AuditEvent
 from tenantry.events.record import SYSTEM, record_event
 from tenantry.kernel.outbound import Answer, OutboundError
 from tenantry.kernel.security import SealError
+from tenantry.kernel.tracing import outgoing_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -212,6 +213,8 @@ class Line:
                 self._vault.unseal(secret, purpose=self._purpose, owner=self._endpoint_id) for secret in task.secrets
             ]
             headers = headers_of(task.event_id, task.body, sent_at=started_at, signed_with=secrets)
+            if (traceparent := outgoing_traceparent()) is not None:
+                headers = {**headers, "traceparent": traceparent}
             answer = await self._client.request("POST", task.url, headers=headers, content=task.body)
         except OutboundError as failure:
             error = str(failure)

@@ -22,7 +22,8 @@ from tenantry.kernel.http.headers import secure_headers
 from tenantry.kernel.http.problem import send_problem
 from tenantry.kernel.http.request_id import request_id_for
 from tenantry.kernel.logging import log_access
-from tenantry.kernel.metrics import IN_FLIGHT, UNMATCHED, observe_request
+from tenantry.kernel.metrics import IN_FLIGHT, UNMATCHED, observe_request, observe_tenant
+from tenantry.kernel.tracing import begin_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,11 +43,10 @@ class _TooSlowError(Exception):
 class Edge:
     """Plain ASGI middleware around the whole application.
 
-    Puts `request_id` into `scope["state"]` and answers with it, and with the `headers` that somebody has put there, be
-    it an error's answer. Logs one line per request, at INFO: method, route
-    template, status, duration, and from the state `tenant` (its `slug`) and `user_id` or `api_key_id` where somebody
-    put them there; never paths, queries or headers, which may hold secrets. Paths that begin with one of `quiet` are
-    not logged.
+    Puts `request_id` and `trace_id` into `scope["state"]`, and answers with the first and with the `headers` that
+    somebody has put there, be it an error's answer. Logs one line per request, at INFO: method, route template, status,
+    duration, and from the state `tenant` (its `slug`) and `user_id` or `api_key_id` where somebody put them there;
+    never paths, queries or headers, which may hold secrets. Paths that begin with one of `quiet` are not logged.
     """
 
     def __init__(
@@ -64,15 +64,18 @@ class Edge:
             return
         started = perf_counter()
         sent_id: bytes | None = None
+        sent_trace: bytes | None = None
         for name, value in scope["headers"]:
             if name == b"x-request-id":
-                sent_id = value
-                break
+                sent_id = sent_id or value
+            elif name == b"traceparent":
+                sent_trace = sent_trace or value
         request_id = request_id_for(sent_id)
+        trace_id, span = begin_request(sent_trace, request_id)
         # A state of its own for each request, whatever the server does: a shared one would mix tenants up.
-        state = scope["state"] = {**(scope.get("state") or {}), "request_id": request_id}
+        state = scope["state"] = {**(scope.get("state") or {}), "request_id": request_id, "trace_id": trace_id}
         clear_contextvars()
-        bind_contextvars(request_id=request_id)
+        bind_contextvars(request_id=request_id, trace_id=trace_id)
         status = 0
         is_cut = False
 
@@ -113,6 +116,11 @@ class Edge:
             seconds = perf_counter() - started
             route = scope.get("path_template", UNMATCHED)
             observe_request(scope["method"], route, status or CLIENT_GONE, seconds)
+            tenant = scope["state"].get("tenant")
+            if tenant is not None:
+                observe_tenant(tenant.slug, tenant.plan.slug, status or CLIENT_GONE, seconds)
+            if span is not None:
+                span.end(scope["method"], route, status or CLIENT_GONE, tenant)
             self._log(scope, route, status or CLIENT_GONE, seconds)
 
     async def _send_piece(self, message: Message, send: Send) -> None:
@@ -155,7 +163,7 @@ class Edge:
         operator = get_contextvars().get("operator")
         if operator is not None:
             values["operator"] = operator
-        if not log_access({"request_id": state["request_id"], **values}):
+        if not log_access({"request_id": state["request_id"], "trace_id": state["trace_id"], **values}):
             self._info("request", **values)
 
 

@@ -178,7 +178,7 @@ def _detail(error: ApplicationException, scope: Scope) -> str:
 
 
 def _encode(error: ApplicationException, scope: Scope) -> bytes:
-    request_id = scope.get("state", {}).get("request_id")
+    state = scope.get("state", {})
     problem = error.problem
     return msgspec.json.encode(
         {
@@ -188,7 +188,8 @@ def _encode(error: ApplicationException, scope: Scope) -> bytes:
             "detail": _detail(error, scope),
             # A URI reference, so percent-encoded; also what keeps half a surrogate pair in a path from failing here.
             "instance": quote(scope["path"].encode("utf-8", "replace")),
-            "requestId": request_id,
+            "requestId": state.get("request_id"),
+            "traceId": state.get("trace_id"),
             "errors": error.errors,
             **error.members,
         }

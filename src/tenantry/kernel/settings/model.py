@@ -14,6 +14,7 @@ from tenantry.kernel.settings.credentials import Passwords, Tokens
 from tenantry.kernel.settings.factors import SecondFactors
 from tenantry.kernel.settings.fields import PREFIX, is_address, shown
 from tenantry.kernel.settings.mail import Mail
+from tenantry.kernel.settings.observing import Observing
 from tenantry.kernel.settings.outbound import Outbound
 from tenantry.kernel.settings.rates import Rates
 from tenantry.kernel.settings.servers import PostgreSQL, Redis, Transactions
@@ -26,6 +27,7 @@ __all__ = ("Settings",)
 
 class Settings(
     # From the bottom up: pydantic lists the fields of the last base first, and that is the order operators see.
+    Observing,
     Logs,
     SecondFactors,
     Passwords,
