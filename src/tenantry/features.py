@@ -54,6 +54,7 @@ from tenantry.platform import (
     strangers,
     tenants,
 )
+from tenantry.tenancy.entitlements import Entitlements, use_entitlements
 from tenantry.tenancy.models import SharedBase, TenantBase
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "DOMAIN_FEATURES",
+    "ENTITLEMENTS",
     "EVENTS",
     "JOBS",
     "MAILS",
@@ -160,6 +162,11 @@ PERSONAL_DATA = PersonalCatalogue(DOMAIN_FEATURES)
 """What is kept of people, for copies and erasures."""
 
 use_personal(PERSONAL_DATA)
+
+ENTITLEMENTS = Entitlements(DOMAIN_FEATURES)
+"""What plans can say something of: quotas and switches."""
+
+use_entitlements(ENTITLEMENTS)
 
 SHARED_METADATA = SharedBase.metadata
 TENANT_METADATA = TenantBase.metadata

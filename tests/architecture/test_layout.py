@@ -84,7 +84,7 @@ PECULIAR = {
         "runner.py",
         "steering.py",
     },
-    "platform/tenants": {"creation.py", "files.py", "lifecycle.py", "plan.py", "usage.py"},
+    "platform/tenants": {"creation.py", "files.py", "lifecycle.py", "limits.py", "plan.py", "usage.py"},
 }
 LACKS = {
     "domain/identity/people": {"models.py"},  # they are the users'

@@ -8,6 +8,7 @@ import pytest
 
 from tenantry.cli.demo import _ORGANIZATIONS
 from tenantry.cli.problems import ExitCode
+from tenantry.features import ENTITLEMENTS
 from tenantry.kernel.errors import ConflictException
 from tenantry.kernel.security import INVITATION, Credential
 from tenantry.platform.tenants.creation import Creation, TenantCreator
@@ -161,12 +162,12 @@ def test_an_invitation_outlives_the_loss_of_the_database(
 
 
 def test_the_folder_of_this_project_declares_the_demo() -> None:
-    files = read_folder(ROOT / "tenants")
+    files = read_folder(ROOT / "tenants", ENTITLEMENTS)
     assert set(files.tenants) == set(_ORGANIZATIONS)
     assert {tenant.plan for tenant in files.tenants.values()} <= set(files.plans)
 
 
-def plan_of(folder: Path, env: Env, *options: str) -> dict[str, dict[str, object]]:
+def plan_of(folder: Path, env: Env, *options: str) -> dict[str, dict[str, Any]]:
     return {row["slug"]: row for row in answer(run("plan", str(folder), "--json", *options, env=env))}
 
 
@@ -228,3 +229,73 @@ def test_a_part_that_cannot_be_is_refused_on_its_line(folder: Path, env: Env, li
     result = run("apply", str(folder), env=env)
     assert result.exit_code == ExitCode.USAGE
     assert result.stderr == f"Error: {folder}/plans.toml:4: {said}\n"
+
+
+QUOTAS = """
+request_rate = 5
+[plans.small.quotas]
+seats = 3
+storage = "2 GB"
+tags = "unlimited"
+[plans.small.features]
+sso = false
+"""
+
+
+@pytest.mark.usefixtures("provisioner")
+def test_quotas_features_and_a_tenants_own_limits_are_made_shown_and_changed(folder: Path, env: Env) -> None:
+    (folder / "plans.toml").write_text(PLANS + QUOTAS)
+    (folder / "acme.toml").write_text(ACME + "\n[limits]\nuser_rate = 2\n[limits.quotas]\nseats = 9\n")
+    planned = plan_of(folder, env)
+    assert planned["small"]["fields"]["quotas.storage"] == {"from": None, "to": 2_000_000_000}
+    assert planned["acme"]["fields"]["limits.quotas.seats"] == {"from": None, "to": 9}
+    assert actions(folder, env) == {"small": "created", "acme": "created"}
+    assert actions(folder, env) == {"small": "unchanged", "acme": "unchanged"}
+    told = answer(run("tenants", "limits", "acme", "--json", env=env))
+    quotas = {each["name"]: each["allowed"] for each in told["quotas"]}
+    assert (quotas["seats"], quotas["storage"], quotas["tags"]) == (9, 2_000_000_000, None)
+    assert (told["limits"]["requestRate"], told["limits"]["userRate"]) == (5, 2)
+
+    (folder / "plans.toml").write_text(PLANS + QUOTAS.replace("seats = 3", "teams = 4").replace("false", "true"))
+    (folder / "acme.toml").write_text(ACME + "\n[limits.quotas]\nseats = 10\n")
+    planned = plan_of(folder, env)
+    assert planned["small"]["fields"] == {
+        "quotas.seats": {"from": 3, "to": None},
+        "quotas.teams": {"from": None, "to": 4},
+        "features.sso": {"from": False, "to": True},
+    }
+    assert planned["acme"]["fields"] == {
+        "limits.user_rate": {"from": 2.0, "to": None},
+        "limits.quotas.seats": {"from": 9, "to": 10},
+    }
+    assert actions(folder, env) == {"small": "changed", "acme": "changed"}
+    assert actions(folder, env) == {"small": "unchanged", "acme": "unchanged"}
+
+    # A file that says nothing of limits leaves what operators have given otherwise.
+    (folder / "acme.toml").write_text(ACME)
+    answer(run("tenants", "limits", "acme", "--set", "quotas.tags=1", "--json", env=env))
+    assert actions(folder, env) == {"small": "unchanged", "acme": "unchanged"}
+    # One with an empty table takes it back.
+    (folder / "acme.toml").write_text(ACME + "\n[limits]\n")
+    assert actions(folder, env) == {"small": "unchanged", "acme": "changed"}
+    told = answer(run("tenants", "limits", "acme", "--json", env=env))
+    assert told["overrides"]["quotas"] == {}
+
+
+def test_unknown_quotas_and_features_are_refused_on_their_lines_with_what_was_meant(folder: Path, env: Env) -> None:
+    wrong = '[plans.small.quotas]\nseets = 3\nseats = "2 GB"\n[plans.small.features]\nssso = true\nscim = 1\n'
+    (folder / "plans.toml").write_text(PLANS + wrong)
+    (folder / "acme.toml").write_text(ACME + "\n[limits]\nrequest_rate = 0\n[limits.quotas]\ntag = 1\n")
+    result = run("plan", str(folder), env=env)
+    assert result.exit_code == ExitCode.USAGE
+    said = [line.removeprefix(f"{folder}/") for line in result.stderr.splitlines()]
+    assert said == [
+        "acme.toml:8: limits.request_rate: Expected `float` >= 0.01",
+        "plans.toml:5: plans.small.quotas.seets: There is no quota of that name; did you mean seats?",
+        "plans.toml:6: plans.small.quotas.seats: Expected a whole number from 0, or 'unlimited'",
+        "plans.toml:8: plans.small.features.ssso: There is no feature of that name; did you mean sso?",
+        "plans.toml:9: plans.small.features.scim: Expected true or false",
+    ]
+    (folder / "acme.toml").write_text(ACME + "\n[limits.quotas]\ntag = 1\n")
+    result = run("plan", str(folder), env=env)
+    assert f"{folder}/acme.toml:8: limits.quotas.tag: There is no quota of that name; did you mean" in result.stderr

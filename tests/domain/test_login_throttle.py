@@ -149,7 +149,7 @@ async def test_many_guesses_at_once_are_not_let_through_together(
 async def test_who_was_turned_away_by_a_busy_server_has_not_guessed(
     world: World, acme: TenantHandle, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def busy(*_: Any) -> bool:
+    async def busy(*_: Any, **__: Any) -> bool:
         raise HasherBusy
 
     with monkeypatch.context() as patch:

@@ -85,4 +85,4 @@ def test_limits_open_at_once_and_close_again_when_redis_is_back(limited: None, s
 def _counted(site: Site, tenant: Session) -> int:
     with Redis.from_url(site.valkey.url()) as redis:
         keys = list(redis.scan_iter(f"{{t:{tenant.id}}}:use:*"))
-        return sum(int(redis.hget(key, "requests") or 0) for key in keys)  # type: ignore[arg-type]
+        return sum(int(redis.hget(key, "requests") or 0) for key in keys)

@@ -23,6 +23,7 @@ _CHANGES_TENANT = frozenset(
         "PurgeTenant",
         "RestoreTenant",
         "ResumeTenant",
+        "SetTenantLimits",
         "SuspendTenant",
         "UndeleteTenant",
         "UpdateTenant",

@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from tenantry.jobs.patience import answer
 from tenantry.kernel.breaker import Breaker
 from tenantry.kernel.line import Line, RedisAway, Script
 from tenantry.kernel.redis import create_redis
@@ -36,7 +37,7 @@ async def redis(wire: Wire) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 async def breaker(redis: Redis) -> AsyncIterator[Breaker]:
-    breaker = Breaker("test-line", redis.ping, pause=0.01, longest=0.05)
+    breaker = Breaker("test-line", lambda: answer(redis.ping()), pause=0.01, longest=0.05)
     yield breaker
     await breaker.stop()
 

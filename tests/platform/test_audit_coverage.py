@@ -136,6 +136,11 @@ async def _(api: World) -> Act:
     return Act(await _tenant(api), {"name": "Acme Ltd", "plan": "team"})
 
 
+@_prepares("SetTenantLimits")
+async def _(api: World) -> Act:
+    return Act(await _tenant(api), {"quotas": {"seats": 5}})
+
+
 @_prepares("SuspendTenant")
 async def _(api: World) -> Act:
     return Act(await _tenant(api), {"reason": "Unpaid"})

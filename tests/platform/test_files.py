@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tenantry.features import ENTITLEMENTS
 from tenantry.platform.tenants.files import FilesError, key_lines, read_folder
 
 DOCUMENT = '''# a comment
@@ -68,5 +69,5 @@ def test_what_is_no_toml_is_refused() -> None:
 def test_what_is_missing_is_complained_of_where_it_should_be(tmp_path: Path) -> None:
     (tmp_path / "acme.toml").write_text('name = "Acme"\nplan = "free"\n\n[owner]\nname = "Ann"\n')
     with pytest.raises(FilesError) as refusal:
-        read_folder(tmp_path)
+        read_folder(tmp_path, ENTITLEMENTS)
     assert refusal.value.problems == (f"{tmp_path}/acme.toml:4: owner.email: Required field, but missing",)

@@ -141,7 +141,8 @@ async def test_each_organization_has_values_of_its_own(cache: TenantCache) -> No
 
 async def test_arguments_and_declarations_have_values_of_their_own(cache: TenantCache, redis: Redis) -> None:
     acme, source, who = tenant(), Source(), UUID(int=7)
-    for arguments in (((), {}), (("a",), {}), ((who,), {}), ((), {"text": "a"})):
+    told: list[Any] = [((), {}), (("a",), {}), ((who,), {}), ((), {"text": "a"})]
+    for arguments in told:
         await cache.recall(acme, counted, source.load, arguments)
     await cache.recall(acme, small, source.load)
     assert source.asked == 5
@@ -202,12 +203,12 @@ async def test_who_leaves_in_the_middle_leaves_the_others_something_to_read(cach
     await asyncio.sleep(0)
     first.cancel()
     source.gate.set()
-    assert isinstance(await second, Counted)
-    assert isinstance(await cache.recall(acme, counted, source.load), Counted)
+    assert (await second).number >= 1
+    assert (await cache.recall(acme, counted, source.load)).number >= 1
 
 
 async def test_an_error_is_nobodys_but_the_readers_and_is_not_remembered(cache: TenantCache) -> None:
-    async def fail() -> Counted:
+    async def fail() -> Any:
         raise LookupError("not today")
 
     acme, source = tenant(), Source()
@@ -304,7 +305,7 @@ async def test_what_is_not_there_is_looked_for_again_unless_it_says_otherwise(ca
     for what, expected in ((maybe, 3), (none_kept, 1)):
         asked.clear()
         for _ in range(3):
-            assert await cache.recall(acme, what, nothing) is None  # type: ignore[func-returns-value]
+            assert await cache.recall(acme, what, nothing) is None
         assert len(asked) == expected
 
 

@@ -278,7 +278,7 @@ async def test_redis_away_nobody_waits_and_everything_is_counted_later(
             assert await ask(acme, 20) == {200: 20}
             assert await ask(globex, 15) == {200: 15}
             assert not world.app.state.redis_breaker.is_closed
-            assert REGISTRY.get_sample_value("tenantry_requests_unlimited_total") >= 35
+            assert (REGISTRY.get_sample_value("tenantry_requests_unlimited_total") or 0) >= 35
             wire.mend()
             async with asyncio.timeout(20):
                 while not world.app.state.redis_line.is_open:

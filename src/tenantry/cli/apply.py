@@ -13,6 +13,7 @@ from tenantry.cli.control import control_plane
 from tenantry.cli.output import json_option, print_json, print_table, quiet_option
 from tenantry.cli.problems import ExitCode
 from tenantry.cli.progress import progress_bar
+from tenantry.features import ENTITLEMENTS
 from tenantry.platform.audit.service import cli_actor
 from tenantry.platform.tenants.files import read_folder
 from tenantry.platform.tenants.plan import Applied, Change, compare
@@ -47,7 +48,7 @@ def plan(folder: Path, check: bool, as_json: bool, quiet: bool) -> ExitCode:
     + is created, ~ changed, ? is there but in no file (and stays), ! cannot be carried out, for the reason beside it.
     Ends with 2 where a file is not as expected, naming file and line.
     """
-    changes = asyncio.run(_compare(read_folder(folder)))
+    changes = asyncio.run(_compare(read_folder(folder, ENTITLEMENTS)))
     if as_json:
         print_json(changes)
     elif not quiet:
@@ -69,7 +70,7 @@ def apply(folder: Path, as_json: bool, quiet: bool) -> ExitCode:
     stops no other, with 2 where a file is not as expected, with 4 where one declares a tenant that was deleted, with 5
     where the provisioner has not finished in time.
     """
-    files = read_folder(folder)
+    files = read_folder(folder, ENTITLEMENTS)
     applied: list[Applied] = []
 
     async def work() -> None:

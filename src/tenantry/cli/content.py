@@ -48,7 +48,10 @@ async def fill(settings: Settings, folder: Path | None, *, demo: bool) -> tuple[
 
     The log-ins are None where this deployment has operators of its own, and so gets no demo.
     """
-    files = read_folder(folder) if folder is not None else TenantFiles()
+    # All the domains: what only looks at the database need not wait for them.
+    from tenantry.features import ENTITLEMENTS
+
+    files = read_folder(folder, ENTITLEMENTS) if folder is not None else TenantFiles()
     async with control_plane(settings) as control:
         made = await make_operator(control) if demo else False
         applied = await apply(

@@ -15,6 +15,7 @@ from tenantry.cli.problems import CommandError, ExitCode
 from tenantry.cli.tenants_data import export, import_tenant
 from tenantry.cli.tenants_deletion import delete, purge, undelete
 from tenantry.cli.tenants_lifecycle import archive, clone, restore
+from tenantry.cli.tenants_limits import limits
 from tenantry.cli.tenants_verify import verify
 from tenantry.features import USAGE_HOOKS
 from tenantry.kernel.schema import changes
@@ -259,5 +260,5 @@ def _fields(tenant: Tenant) -> dict[str, Any]:
     return {name: getattr(tenant, name) for name in TenantRead.__struct_fields__}
 
 
-for _command in (archive, restore, clone, export, import_tenant, delete, undelete, purge, verify):
+for _command in (archive, restore, clone, export, import_tenant, delete, undelete, purge, verify, limits):
     tenants.add_command(_command)

@@ -8,16 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 if TYPE_CHECKING:
     from litestar import Controller
+    from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from tenantry.kernel.personal import EraseHook, LeaveHook
 
-__all__ = ("DashboardPart", "Feature", "Owner", "Permission", "ProvisionHook", "SeedHook", "UsageHook")
+__all__ = (
+    "DashboardPart",
+    "Feature",
+    "Owner",
+    "Permission",
+    "ProvisionHook",
+    "Quota",
+    "SeedHook",
+    "Switch",
+    "UsageHook",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,32 @@ class DashboardPart:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """Something of which a plan may say how much there is, such as seats.
+
+    `count` says how much there is now: one number, in the tenant's scope. Whatever makes more of it calls
+    `tenantry.tenancy.quotas.use_quota` before, in the same transaction.
+    """
+
+    name: str
+    """As files and the API spell it: `webhook_endpoints`."""
+    description: str
+    count: Select[Any]
+    unit: Literal["count", "bytes"] = "count"
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Something that a plan includes or does not, such as single sign-on: `requires_feature` asks for it."""
+
+    name: str
+    """As files and the API spell it: `audit_export`."""
+    description: str
+    default: bool = True
+    """What holds where the plan says nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Feature:
     """The manifest of one package.
 
@@ -84,6 +121,7 @@ class Feature:
     `provision` writes those that depend on the owner, in the transaction in which the tenant becomes active; it may
     run in a process that serves, so it is quick and writes nothing but rows.
     `usage` counts, in a tenant's scope, what operators are shown of it: fields of `TenantUsage`.
+    Of `quotas` and `switches` plans have their say: docs/plans.md.
     """
 
     name: str
@@ -118,3 +156,7 @@ class Feature:
     """Removes what is an erased person's and no foreign key finds; see the same."""
     dashboard: tuple[DashboardPart, ...] = ()
     """What people see of it when they come in."""
+    quotas: tuple[Quota, ...] = ()
+    """What it counts, for plans to say how much of it there may be."""
+    switches: tuple[Switch, ...] = ()
+    """What of it a plan can include or leave out."""

@@ -218,11 +218,12 @@ class Line:
         if self._connection is not None and now - self._used_at > _IDLE and await self._is_lost(self._connection):
             await self._hang_up()
         if self._connection is None:
-            connection: AbstractConnection = self._redis.connection_pool.make_connection()
+            pool = self._redis.connection_pool
+            connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
             # Ours is around the whole message; redis-py would set a timer for the way out and one for each answer.
             connection.socket_timeout = None
             try:
-                await connection.connect()
+                await connection.connect()  # type: ignore[no-untyped-call]
             except BaseException:
                 # Cut off in the middle of its greetings it would stay open.
                 await connection.disconnect(nowait=True)
@@ -234,7 +235,7 @@ class Line:
     async def _is_lost(connection: AbstractConnection) -> bool:
         try:
             # Nobody has asked for anything: what there is to read is a farewell.
-            return bool(await connection.can_read_destructive())
+            return bool(await connection.can_read_destructive())  # type: ignore[no-untyped-call]
         except (RedisError, OSError):
             return True
 

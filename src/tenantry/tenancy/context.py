@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tenantry.tenancy.entitlements import current_entitlements
 from tenantry.tenancy.models import schema_name
 from tenantry.tenancy.scope import CONTROL_ROLE, SHARED_SCHEMA, Scope
 
@@ -101,6 +102,25 @@ class TenantContext:
     def words(self) -> tuple[str, str]:
         """What its people would think of first, for a password say."""
         return self.name, self.slug
+
+    def allows(self, feature: str) -> bool:
+        """Whether its plan includes a feature that can be switched on and off.
+
+        Raises:
+            LookupError: no manifest declares such a switch.
+        """
+        default = current_entitlements().switch(feature).default
+        return self.plan.features.get(feature, default)
+
+    def quota(self, name: str) -> int | None:
+        """How much of something there may be, or None where there may be any number.
+
+        As this process knows it, at most a second old: to show. What makes more of it asks `use_quota`.
+
+        Raises:
+            LookupError: no manifest declares such a quota.
+        """
+        return self.plan.quotas.get(current_entitlements().quota(name).name)
 
     def scope(self, *, read_only: bool) -> Scope:
         return self.read_scope if read_only else self.write_scope

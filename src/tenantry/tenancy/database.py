@@ -308,8 +308,9 @@ class Database:
         nothing and raise nothing."""
 
         self._bulkhead: Bulkhead | None = None
+        slots = pool_size + max_overflow
+        self._share = self._control_share = slots
         if shares is not None:
-            slots = pool_size + max_overflow
             reserved = min(shares.reserved, slots // 2)
             self._share = share_of(shares.percent, slots - reserved)
             self._control_share = max(1, slots // 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tenantry.kernel.errors import NotAuthenticatedException, PermissionDeniedException, define_problem
-from tenantry.tenancy.request import INVALID_KEY, TenantRequest, request_transaction
+from tenantry.tenancy.request import INVALID_KEY, TenantRequest, own_tenant, request_transaction
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from litestar.handlers import BaseRouteHandler
     from litestar.types import Guard
 
+    from tenantry.tenancy.context import TenantContext
+
 __all__ = (
+    "FEATURE_NOT_IN_PLAN",
     "PERSON_REQUIRED",
     "USER_REQUIRED",
     "Principal",
     "acting_user_id",
     "principal_of",
+    "require_feature",
     "requires_active_user",
+    "requires_feature",
     "requires_permission",
     "requires_person",
     "requires_superuser",
@@ -38,6 +43,13 @@ USER_REQUIRED = define_problem(
     403,
     "A user is needed",
     "What was asked for becomes a user's, or is about one, and the API key is a service account's. Use a user's key.",
+)
+
+FEATURE_NOT_IN_PLAN = define_problem(
+    "feature-not-in-plan",
+    403,
+    "Not in this plan",
+    "The organization's plan, `plan`, does not include `feature`. What was set up for it stays as it is, and rests.",
 )
 
 
@@ -137,3 +149,31 @@ async def requires_superuser(connection: ASGIConnection[Any, Any, Any, Any], _: 
     """Admit the organization's superusers."""
     if not principal_of(connection).is_superuser:
         raise PermissionDeniedException("Only a superuser may do this.")
+
+
+def requires_feature(name: str) -> Guard:
+    """Admit callers whose organization's plan includes the feature `name` (`Feature.switches` of a manifest).
+
+    For what makes or uses it. What was set up before can be looked at and taken away without.
+    """
+
+    async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        require_feature(own_tenant(connection), name)
+
+    # The tests look whether there is such a switch.
+    guard.feature = name  # type: ignore[attr-defined]
+    return guard
+
+
+def require_feature(tenant: TenantContext, name: str) -> None:
+    """Refuse a tenant whose plan does not include a feature; for ways in that have no guard.
+
+    Raises:
+        PermissionDeniedException: that is so (`feature-not-in-plan`).
+        LookupError: no manifest declares such a switch.
+    """
+    if not tenant.allows(name):
+        plan = tenant.plan.slug
+        raise PermissionDeniedException(
+            f"The plan {plan!r} does not include {name!r}.", problem=FEATURE_NOT_IN_PLAN, feature=name, plan=plan
+        )

@@ -8,6 +8,7 @@ one and the shared tables would turn up in every tenant's migrations.
 from __future__ import annotations
 
 import datetime
+from typing import Any
 from uuid import UUID
 
 from advanced_alchemy.base import AdvancedDeclarativeBase, CommonTableAttributes, convention, metadata_registry
@@ -24,6 +25,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncAttrs
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
@@ -122,6 +124,7 @@ class Tenant(SharedBase):
         length_check("name", 200, minimum=1),
         length_check("status_reason", 1000),
         one_of_check("status", TENANT_STATES),
+        CheckConstraint("jsonb_typeof(overrides) = 'object'", name="overrides_object"),
         Index("ix_tenant_purge_after", "purge_after", postgresql_where=text("status = 'purging'")),
     )
 
@@ -134,6 +137,8 @@ class Tenant(SharedBase):
     owner_email: Mapped[str] = mapped_column(Text)
     revision: Mapped[str | None] = mapped_column(Text)
     """The ledger's copy of the schema's `alembic_version`, written in the same transaction; None without a schema."""
+    overrides: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict, server_default=text("'{}'"))
+    """Limits of its own in place of its plan's, by the names of `tenantry.tenancy.plan.PlanLimits`."""
     archive_key: Mapped[str | None] = mapped_column(Text)
     """Where the data of an archived tenant lie in the storage; None while they are in its schema."""
     status_before: Mapped[str | None] = mapped_column(Text)

@@ -49,8 +49,7 @@ class ParallelReads:
         self._database = database
         self._cache = cache
         self._at_once = at_once
-        # No tenant has all of them at a time: while its reads wait for its share of the connections, others' go on.
-        self._share = max(1, together // 2)
+        self._together = together
         self._turns = Bulkhead("parallel-reads", together, queue=_QUEUE, patience=_PATIENCE)
 
     async def read(self, request: TenantRequest, reads: Mapping[str, Read]) -> dict[str, Any]:
@@ -84,9 +83,11 @@ class ParallelReads:
         scope = tenant.read_scope
 
         async def load() -> Any:
-            # In this order: who waits for a turn holds no connection.
-            if not self._turns.take(scope.account, self._share):
-                await self._turns.wait(scope.account, self._share, plan=scope.plan)
+            # In this order: who waits for a turn holds no connection. And no tenant has more turns than connections:
+            # while its reads wait for one of those, others' go on.
+            share = min(self._together, self._database.share(scope))
+            if not self._turns.take(scope.account, share):
+                await self._turns.wait(scope.account, share, plan=scope.plan)
             try:
                 async with self._database.transaction(scope) as transaction:
                     return await read(transaction.session)

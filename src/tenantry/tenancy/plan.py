@@ -3,9 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
 
-__all__ = ("PlanLimits",)
+from msgspec import Meta
+
+__all__ = (
+    "LIMITS",
+    "Concurrency",
+    "ConnectionCount",
+    "JobConcurrency",
+    "JobWeight",
+    "Milliseconds",
+    "PlanLimits",
+    "Rate",
+    "RequestBurst",
+    "merge_limits",
+)
+
+Milliseconds = Annotated[int, Meta(ge=1, le=600_000)]
+Rate = Annotated[float, Meta(ge=0.01, le=1_000_000)]
+RequestBurst = Annotated[int, Meta(ge=1, le=1_000_000)]
+Concurrency = Annotated[int, Meta(ge=1, le=10_000)]
+ConnectionCount = Annotated[int, Meta(ge=1, le=1000)]
+JobWeight = Annotated[float, Meta(ge=0.01, le=100)]
+JobConcurrency = Annotated[int, Meta(ge=1, le=1000)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +63,29 @@ class PlanLimits:
     """How much there may be of what is counted, by name; what is not named has no limit."""
     features: Mapping[str, bool] = field(default_factory=dict)
     """Features that are switched on or off, by name; what is not named is as the feature's manifest says."""
+
+
+LIMITS: tuple[str, ...] = tuple(
+    each.name for each in fields(PlanLimits) if each.name not in {"slug", "quotas", "features"}
+)
+"""What a plan says by one number each: columns of a plan, and keys of a tenant's overrides."""
+
+
+def merge_limits(slug: str, plan: Mapping[str, Any], overrides: Mapping[str, Any]) -> PlanLimits:
+    """A plan's limits, with those of one tenant in their place.
+
+    Args:
+        plan: by the names in `LIMITS`, with `quotas` and `features`; None is what the plan does not say.
+        overrides: likewise, only what differs. A quota of None has no limit, whatever the plan says.
+    """
+    found: dict[str, Any] = {}
+    for name in LIMITS:
+        if (value := overrides.get(name, plan.get(name))) is not None:
+            found[name] = value
+    quotas = {**plan.get("quotas", {}), **overrides.get("quotas", {})}
+    return PlanLimits(
+        slug=slug,
+        **found,
+        quotas={name: amount for name, amount in quotas.items() if amount is not None},
+        features={**plan.get("features", {}), **overrides.get("features", {})},
+    )

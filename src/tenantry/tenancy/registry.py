@@ -22,7 +22,7 @@ import structlog
 from tenantry.kernel.errors import UnavailableException
 from tenantry.tenancy.connection import ScopedConnection
 from tenantry.tenancy.context import ScopeTimes, TenantContext, control_scope
-from tenantry.tenancy.plan import PlanLimits
+from tenantry.tenancy.plan import PlanLimits, merge_limits
 from tenantry.tenancy.release import served_revisions
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ _CHANGES = """
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS horizon,
        (SELECT coalesce(json_agg(json_build_object(
             'id', t.id, 'slug', t.slug, 'name', t.name, 'status', t.status, 'status_reason', t.status_reason,
-            'revision', t.revision, 'plan', p.slug, 'statement_timeout', p.statement_timeout,
-            'job_weight', p.job_weight, 'job_concurrency', p.job_concurrency)), '[]')
+            'revision', t.revision, 'plan', t.plan, 'overrides', t.overrides)), '[]')
           FROM tenant t JOIN plan p ON p.slug = t.plan
-         WHERE t.changed_xid >= $1 OR p.changed_xid >= $1)::text AS rows
+         WHERE t.changed_xid >= $1 OR p.changed_xid >= $1)::text AS rows,
+       (SELECT coalesce(json_agg(to_jsonb(p)), '[]') FROM plan p)::text AS plans
 """
 
 _log = structlog.get_logger(__name__)
@@ -53,12 +53,11 @@ class _Row(msgspec.Struct):
     status_reason: str | None
     revision: str | None
     plan: str
-    statement_timeout: int | None
-    job_weight: float
-    job_concurrency: int
+    overrides: dict[str, Any]
 
 
 _decode_rows = msgspec.json.Decoder(list[_Row]).decode
+_decode_plans = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
 
 class TenantRegistry:
@@ -223,7 +222,17 @@ class TenantRegistry:
             self._polling = False
         if record is None:  # pragma: no cover - an aggregate always answers
             return
-        contexts = [self._context(row) for row in _decode_rows(record["rows"])]
+        contexts = []
+        if rows := _decode_rows(record["rows"]):
+            plans = {plan["slug"]: plan for plan in _decode_plans(record["plans"])}
+            # Tenants without limits of their own, that is nearly all, share their plan's.
+            shared = {slug: merge_limits(slug, plan, {}) for slug, plan in plans.items()}
+            contexts = [
+                self._context(
+                    row, merge_limits(row.plan, plans[row.plan], row.overrides) if row.overrides else shared[row.plan]
+                )
+                for row in rows
+            ]
         if refused := [context.slug for context in contexts if context.is_active and not context.served]:
             _log.warning("tenants at a revision that this release does not serve", count=len(refused), first=refused[0])
         if self._horizon == 0:
@@ -246,7 +255,7 @@ class TenantRegistry:
             self._polls += 1
             self._polled.notify_all()
 
-    def _context(self, row: _Row) -> TenantContext:
+    def _context(self, row: _Row, plan: PlanLimits) -> TenantContext:
         return TenantContext.build(
             tenant_id=row.id,
             slug=row.slug,
@@ -255,11 +264,6 @@ class TenantRegistry:
             status_reason=row.status_reason,
             revision=row.revision,
             served=row.revision in self._served,
-            plan=PlanLimits(
-                slug=row.plan,
-                statement_timeout=row.statement_timeout,
-                job_weight=row.job_weight,
-                job_concurrency=row.job_concurrency,
-            ),
+            plan=plan,
             times=self._times,
         )

@@ -14,7 +14,7 @@ from tenantry.tenancy.revisions import UnknownRevisionError, revisions
 
 __all__ = ("OLDEST_SERVED", "ServedRange", "served_range", "served_revisions")
 
-OLDEST_SERVED = "0015"
+OLDEST_SERVED = "0017"
 """The oldest revision of the tenant tree that the code of this release works on; the newest is the tree's head.
 
 It may be raised to what every tenant already has when the release is deployed, thus at most to the head of the release

@@ -66,12 +66,13 @@ SECRET = {
     *("webhook_endpoint", "webhook_delivery", "webhook_attempt", "idempotent_request"),
     *("known_device", "login_attempt"),
     *("totp_factor", "recovery_code", "passkey", "factor_challenge", "factor_failure"),
+    "quota_lock",
 }
 """Tables that are in no export, no clone and no import without credentials: what people and machines sign in with."""
 
 EMPTY = {
     *("email_change", "email_verification", "sign_up", "login_attempt"),
-    *("invitation", "password_reset", "team_invitation"),
+    *("invitation", "password_reset", "team_invitation", "quota_lock"),
 }
 """Tables in which nothing is of an organization that `found` has made."""
 

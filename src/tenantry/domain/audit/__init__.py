@@ -8,7 +8,7 @@ from tenantry.domain.audit.schemas import AuditEventRead
 from tenantry.events.models import AuditEvent
 from tenantry.events.record import user_actor
 from tenantry.jobs.schedule import Schedule
-from tenantry.kernel.feature import Feature, Permission
+from tenantry.kernel.feature import Feature, Permission, Switch
 from tenantry.kernel.personal import PersonalData
 
 FEATURE = Feature(
@@ -26,4 +26,5 @@ FEATURE = Feature(
     jobs=(seal_audit,),
     schedules=(Schedule(seal_audit, "*/5 * * * *", jitter=300),),
     dashboard=(ACTIVITY_PART,),
+    switches=(Switch("audit_export", "Take the audit trail away as a file."),),
 )

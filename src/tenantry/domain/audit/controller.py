@@ -17,7 +17,7 @@ from tenantry.kernel.errors import NotAuthenticatedException
 from tenantry.kernel.schema import Page, in_utc
 from tenantry.kernel.service import Injected, ListQuery, create_list_query
 from tenantry.tenancy.database import Database
-from tenantry.tenancy.guards import requires_permission
+from tenantry.tenancy.guards import requires_feature, requires_permission
 from tenantry.tenancy.request import request_transaction, tenant_request
 
 __all__ = ("AuditTrailController",)
@@ -76,7 +76,7 @@ class AuditTrailController(Controller):
         operation_id="ExportAuditEvents",
         summary="Export the audit trail",
         media_type="application/x-ndjson",
-        guards=[requires_permission("audit:read")],
+        guards=[requires_permission("audit:read"), requires_feature("audit_export")],
         opt={"transfer": True},
     )
     async def export_events(

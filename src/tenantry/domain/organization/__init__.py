@@ -1,21 +1,25 @@
 """The organization itself, as its own people see it: what it is, and a copy of all its data to take away."""
 
 from tenantry.domain.identity.users.queries import HoldersOf
-from tenantry.domain.organization.controller import OrganizationController
+from tenantry.domain.organization.controller import OrganizationController, TenantController
 from tenantry.domain.organization.jobs import announce_export
 from tenantry.domain.organization.owners import forget_owner_address
 from tenantry.domain.organization.schemas import ExportOf
+from tenantry.domain.organization.service import STORED
 from tenantry.events.definition import Event
 from tenantry.events.notification import NamedIn, NotificationKind
-from tenantry.kernel.feature import Feature, Permission
+from tenantry.kernel.feature import Feature, Permission, Quota
+from tenantry.tenancy.quotas import QuotaLock
 
 FEATURE = Feature(
     name="organization",
-    controllers=(OrganizationController,),
+    controllers=(OrganizationController, TenantController),
+    models=(QuotaLock,),
     permissions=(
         Permission("organization:read", "See the organization's name and plan.", roles=("admin", "member", "viewer")),
         Permission("organization:export", "Take a copy of all the organization's data."),
     ),
+    quotas=(Quota("storage", "Files that are kept: exports, until they expire.", STORED, unit="bytes"),),
     jobs=(announce_export,),
     erasing=forget_owner_address,
     events=(

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry.domain.identity.step_up import requires_recent_authentication
 from tenantry.domain.organization.jobs import announce_export, pause_before
-from tenantry.domain.organization.schemas import OrganizationExport, OrganizationRead
+from tenantry.domain.organization.schemas import OrganizationExport, OrganizationRead, TenantSelf
 from tenantry.domain.organization.service import OrganizationService, find_file, provide_organization
 from tenantry.kernel.errors import NotAuthenticatedException
 from tenantry.kernel.schema import Page
@@ -24,7 +24,7 @@ from tenantry.tenancy.context import TenantContext
 from tenantry.tenancy.guards import acting_user_id, requires_permission
 from tenantry.tenancy.request import request_transaction, tenant_request
 
-__all__ = ("OrganizationController",)
+__all__ = ("OrganizationController", "TenantController")
 
 
 class OrganizationController(Controller):
@@ -131,6 +131,26 @@ class OrganizationController(Controller):
                 "Cache-Control": "no-store",
             },
         )
+
+
+class TenantController(Controller):
+    """What the caller's organization is entitled to."""
+
+    path = "/tenant"
+    tags = ["organization"]
+    dependencies = {"organization": provide_organization}
+
+    @get(
+        "/",
+        operation_id="GetOwnTenant",
+        summary="See the plan and its use",
+        guards=[requires_permission("organization:read")],
+    )
+    async def get_own_tenant(
+        self, request: Request[Any, Any, Any], organization: Injected[OrganizationService]
+    ) -> TenantSelf:
+        """The organization's plan, its limits, which features it includes, and of each quota how much is used."""
+        return await organization.entitlements(_tenant(request))
 
 
 def _tenant(request: Request[Any, Any, Any]) -> TenantContext:

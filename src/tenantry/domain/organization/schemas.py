@@ -8,8 +8,9 @@ from uuid import UUID
 
 from tenantry.events.definition import Payload
 from tenantry.kernel.schema import BaseStruct
+from tenantry.tenancy.entitled import FeatureState, LimitsRead, QuotaUse
 
-__all__ = ("ExportOf", "OrganizationExport", "OrganizationPlan", "OrganizationRead")
+__all__ = ("ExportOf", "OrganizationExport", "OrganizationPlan", "OrganizationRead", "TenantPlan", "TenantSelf")
 
 
 class OrganizationPlan(BaseStruct):
@@ -22,6 +23,24 @@ class OrganizationRead(BaseStruct):
     slug: str
     name: str
     plan: OrganizationPlan
+
+
+class TenantPlan(BaseStruct):
+    slug: str
+    name: str
+    description: str | None
+
+
+class TenantSelf(BaseStruct):
+    """What the organization is entitled to, and how much of it it uses."""
+
+    id: UUID
+    slug: str
+    name: str
+    plan: TenantPlan
+    limits: LimitsRead
+    features: list[FeatureState]
+    quotas: list[QuotaUse]
 
 
 class OrganizationExport(BaseStruct):

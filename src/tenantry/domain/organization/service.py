@@ -11,15 +11,23 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from litestar.di import NamedDependency, Provide
 from litestar.params import SkipValidation
-from sqlalchemy import Text, Uuid, column, func, select, text
+from sqlalchemy import BigInteger, Boolean, Text, Uuid, cast, column, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenantry.domain.organization.schemas import OrganizationExport, OrganizationPlan, OrganizationRead
+from tenantry.domain.organization.schemas import (
+    OrganizationExport,
+    OrganizationPlan,
+    OrganizationRead,
+    TenantPlan,
+    TenantSelf,
+)
 from tenantry.events.record import record_event
 from tenantry.kernel.errors import ConflictException, ResourceNotFoundException, define_problem
 from tenantry.kernel.schema import Page
+from tenantry.tenancy.entitled import read_features, read_limits, read_quotas
+from tenantry.tenancy.quotas import read_use, use_quota
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -46,6 +54,7 @@ EXPORT_UNAVAILABLE = define_problem(
 )
 
 _OWN_PLAN = text("SELECT slug, name FROM platform.own_plan()")
+_DESCRIBED_PLAN = text("SELECT slug, name, description FROM platform.own_described_plan()")
 _REQUEST = text("SELECT platform.request_export(:user_id)")
 # Not `render_derived`: a list of column names in the alias would rename the function's columns by their places.
 _exports = func.platform.own_exports().table_valued(
@@ -56,6 +65,13 @@ _exports = func.platform.own_exports().table_valued(
     column("finished_at", TIMESTAMP(timezone=True)),
     name="export",
 )
+_held = _exports.c.result
+STORED = select(func.coalesce(func.sum(cast(_held["bytes"].astext, BigInteger)), 0)).where(
+    _exports.c.status == "done",
+    ~func.coalesce(cast(_held["removed"].astext, Boolean), False),
+    cast(_held["expiresAt"].astext, TIMESTAMP(timezone=True)) > func.now(),
+)
+"""The bytes of the exports that can be fetched."""
 _log = structlog.get_logger(__name__)
 
 
@@ -75,12 +91,28 @@ class OrganizationService:
             plan=OrganizationPlan(slug=plan.slug, name=plan.name),
         )
 
+    async def entitlements(self, tenant: TenantContext) -> TenantSelf:
+        """What its plan and its own limits grant, as they apply in this process, and how much of it is used."""
+        plan = (await self._session.execute(_DESCRIBED_PLAN)).one()
+        return TenantSelf(
+            id=tenant.id,
+            slug=tenant.slug,
+            name=tenant.name,
+            plan=TenantPlan(slug=plan.slug, name=plan.name, description=plan.description),
+            limits=read_limits(tenant.plan),
+            features=read_features(tenant.plan),
+            quotas=read_quotas(tenant.plan, await read_use(self._session)),
+        )
+
     async def request_export(self, user_id: UUID) -> OrganizationExport:
         """Ask for a copy of all data, without what people sign in with.
 
         Raises:
             ConflictException: something else that was asked for is not finished yet.
+            PermissionDeniedException: the plan has no room for it.
         """
+        # How large it will be, nobody knows: there has to be some room left, and one too large is the last.
+        await use_quota(self._session, "storage")
         try:
             made: UUID = (await self._session.execute(_REQUEST, {"user_id": user_id})).scalar_one()
         except IntegrityError as error:

@@ -5,7 +5,8 @@ from tenantry.domain.roles.models import Role, UserRole
 from tenantry.domain.roles.schemas import RoleChanged
 from tenantry.domain.roles.service import seed_builtin_roles
 from tenantry.events.definition import Event
-from tenantry.kernel.feature import Feature, Permission
+from tenantry.kernel.feature import Feature, Permission, Quota
+from tenantry.tenancy.entitlements import rows_of
 
 FEATURE = Feature(
     name="roles",
@@ -22,4 +23,5 @@ FEATURE = Feature(
         Event("role.updated", "A role was changed.", RoleChanged),
         Event("role.deleted", "A role was deleted."),
     ),
+    quotas=(Quota("custom_roles", "Roles of the organization's own.", rows_of(Role, ~Role.is_builtin)),),
 )

@@ -21,6 +21,7 @@ from tenantry.kernel.errors import (
 )
 from tenantry.kernel.service import Service, changed_fields, create_service_provider
 from tenantry.kernel.text import slugify
+from tenantry.tenancy.quotas import use_quota
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -98,11 +99,12 @@ class RoleService(Service[Role]):
 
         Raises:
             ValidationFailedException: there is no permission of one of the names.
-            PermissionDeniedException: it would permit more than `held`.
+            PermissionDeniedException: it would permit more than `held`, or the plan allows no more roles.
             advanced_alchemy.exceptions.DuplicateKeyError: the slug is taken.
         """
         wanted = _known(permissions, catalogue)
         require_held(held, wanted, "The role permits")
+        await use_quota(self.repository.session, "custom_roles")
         role = await self.create(
             Role(name=name, slug=slug or await self._free_slug(name), description=description, permissions=wanted)
         )

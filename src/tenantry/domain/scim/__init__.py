@@ -3,7 +3,7 @@
 from tenantry.domain.scim.controller import ScimController, ScimGroupController, ScimUserController
 from tenantry.domain.scim.models import DirectoryGroup, DirectoryUser
 from tenantry.domain.scim.schemas import DirectoryCopy
-from tenantry.kernel.feature import Feature, Permission
+from tenantry.kernel.feature import Feature, Permission, Switch
 from tenantry.kernel.personal import PersonalData
 
 FEATURE = Feature(
@@ -15,4 +15,5 @@ FEATURE = Feature(
         # The owners' alone to give: by it a directory shuts out whomever it likes, administrators included.
         Permission("scim:manage", "Provision people and teams from a directory, by SCIM.", roles=()),
     ),
+    switches=(Switch("scim", "Have a directory provision people and teams."),),
 )

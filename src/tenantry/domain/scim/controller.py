@@ -22,7 +22,7 @@ from tenantry.domain.scim.service import SERVICE
 from tenantry.domain.scim.storage import DirectoryStorage
 from tenantry.kernel.http import answer_errors_in
 from tenantry.kernel.service import Injected
-from tenantry.tenancy.guards import principal_of, requires_permission
+from tenantry.tenancy.guards import principal_of, requires_feature, requires_permission
 from tenantry.tenancy.request import is_safe
 
 __all__ = ("ScimController", "ScimGroupController", "ScimUserController")
@@ -30,6 +30,7 @@ __all__ = ("ScimController", "ScimGroupController", "ScimUserController")
 answer_errors_in(SCIM_ERRORS)
 
 _GUARD = requires_permission("scim:manage")
+_FEATURE = requires_feature("scim")
 _PREFIX = SCIM_ROOT.removeprefix("/api")
 _USER_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:User"
 _GROUP_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:Group"
@@ -93,7 +94,7 @@ class ScimController(Controller):
 
     path = _PREFIX
     tags = ["SCIM"]
-    guards = [_GUARD]
+    guards = [_GUARD, _FEATURE]
 
     @get(
         "/ServiceProviderConfig",
@@ -187,7 +188,7 @@ class ScimUserController(Controller):
     opt = {"etag": False}
     """Its tags are weak ones of its own (RFC 7644 §3.14), which the library compares."""
     tags = ["SCIM"]
-    guards = [_GUARD]
+    guards = [_GUARD, _FEATURE]
 
     @get("/", operation_id="ListScimUsers", summary="List users by SCIM", responses=_answers(ScimList))
     async def list_users(
@@ -299,7 +300,7 @@ class ScimGroupController(Controller):
     path = f"{_PREFIX}/Groups"
     opt = {"etag": False}
     tags = ["SCIM"]
-    guards = [_GUARD]
+    guards = [_GUARD, _FEATURE]
 
     @get("/", operation_id="ListScimGroups", summary="List groups by SCIM", responses=_answers(ScimList))
     async def list_groups(

@@ -4,7 +4,8 @@ from tenantry.domain.tags.controller import TagController
 from tenantry.domain.tags.models import Tag
 from tenantry.domain.tags.schemas import TagChanged, TagMerged
 from tenantry.events.definition import Event
-from tenantry.kernel.feature import Feature, Permission
+from tenantry.kernel.feature import Feature, Permission, Quota
+from tenantry.tenancy.entitlements import rows_of
 
 FEATURE = Feature(
     name="tags",
@@ -21,4 +22,5 @@ FEATURE = Feature(
         Event("tag.merged", "A tag became one with another, and is gone.", TagMerged),
         Event("tag.deleted", "A tag was deleted."),
     ),
+    quotas=(Quota("tags", "Tags.", rows_of(Tag)),),
 )

@@ -12,6 +12,7 @@ from tenantry.events.record import record_event
 from tenantry.kernel.errors import ResourceNotFoundException, ValidationFailedException
 from tenantry.kernel.service import Service, changed_fields, create_service_provider
 from tenantry.kernel.text import slugify
+from tenantry.tenancy.quotas import use_quota
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -34,9 +35,11 @@ class TagService(Service[Tag]):
         """A new tag.
 
         Raises:
+            PermissionDeniedException: the plan allows no more of them.
             ValidationFailedException: nothing of the name can be kept.
             advanced_alchemy.exceptions.DuplicateKeyError: there is such a tag.
         """
+        await use_quota(self.repository.session, "tags")
         tag = await self.create({"name": name, "description": description})
         await record_event(self.repository.session, "tag.created", subject=tag.id)
         return tag

@@ -17,8 +17,9 @@ from tenantry.domain.teams.schemas import (
 )
 from tenantry.events.definition import Event
 from tenantry.events.notification import NamedIn, NotificationKind
-from tenantry.kernel.feature import Feature, Permission
+from tenantry.kernel.feature import Feature, Permission, Quota
 from tenantry.kernel.personal import PersonalData
+from tenantry.tenancy.entitlements import rows_of
 
 FEATURE = Feature(
     name="teams",
@@ -58,4 +59,5 @@ FEATURE = Feature(
         NotificationKind("team.member_removed", "You were taken out of a team.", NamedIn("user_id")),
     ),
     dashboard=(TEAMS_PART,),
+    quotas=(Quota("teams", "Teams.", rows_of(Team)),),
 )

@@ -24,6 +24,7 @@ from tenantry.kernel.errors import (
 )
 from tenantry.kernel.service import Service, changed_fields, create_service_provider
 from tenantry.kernel.text import slugify
+from tenantry.tenancy.quotas import use_quota
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -59,11 +60,13 @@ class TeamService(Service[Team]):
         """A new team, owned by `owner_id`; by nobody where a directory makes it, and says who is in it.
 
         Raises:
+            PermissionDeniedException: the plan allows no more teams, or no more tags.
             ValidationFailedException: nothing of the name or of a tag can be made a slug.
             advanced_alchemy.exceptions.DuplicateKeyError: the slug is taken.
         """
         carried = await self._tags(tags)
         fresh = _fresh(carried)
+        await use_quota(self.repository.session, "teams")
         team = await self.create(
             Team(
                 name=name,
@@ -86,6 +89,7 @@ class TeamService(Service[Team]):
         """Change what is in `changes`; `tags`, if there, replaces all of them.
 
         Raises:
+            PermissionDeniedException: the plan allows no more tags.
             advanced_alchemy.exceptions.NotFoundError: there is no such team.
             advanced_alchemy.exceptions.DuplicateKeyError: the slug is taken.
         """
@@ -139,7 +143,10 @@ class TeamService(Service[Team]):
     async def _tags(self, names: list[str]) -> list[Tag]:
         session = self.repository.session
         wanted = {tag_slug(name, field="tags"): name for name in names}
-        return [await Tag.as_unique_async(session, name=name, slug=slug) for slug, name in sorted(wanted.items())]
+        found = [await Tag.as_unique_async(session, name=name, slug=slug) for slug, name in sorted(wanted.items())]
+        if fresh := _fresh(found):
+            await use_quota(session, "tags", len(fresh))
+        return found
 
     async def _record_tags(self, fresh: list[Tag]) -> None:
         for tag in fresh:

@@ -8,10 +8,12 @@ from tenantry.domain.webhooks.fanout import tell_webhooks
 from tenantry.domain.webhooks.jobs import delete_webhook, send_webhooks, tend_webhooks
 from tenantry.domain.webhooks.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint
 from tenantry.domain.webhooks.schemas import WebhookChanged, WebhookDisabled
+from tenantry.domain.webhooks.service import LIVE
 from tenantry.events.definition import Event
 from tenantry.events.notification import NotificationKind
 from tenantry.jobs.schedule import Schedule
-from tenantry.kernel.feature import Feature, Permission
+from tenantry.kernel.feature import Feature, Permission, Quota, Switch
+from tenantry.tenancy.entitlements import rows_of
 
 FEATURE = Feature(
     name="webhooks",
@@ -37,4 +39,6 @@ FEATURE = Feature(
     ),
     listener=tell_webhooks,
     dashboard=(WEBHOOKS_PART,),
+    quotas=(Quota("webhook_endpoints", "Addresses that are told of events.", rows_of(WebhookEndpoint, LIVE)),),
+    switches=(Switch("webhooks", "Tell the organization's own systems of events."),),
 )

@@ -28,7 +28,7 @@ from tenantry.kernel.schema import Page, changes
 from tenantry.kernel.security import Vault
 from tenantry.kernel.service import Injected, ListQuery, create_list_query, to_struct
 from tenantry.kernel.settings import Settings
-from tenantry.tenancy.guards import requires_permission
+from tenantry.tenancy.guards import requires_feature, requires_permission
 from tenantry.tenancy.request import tenant_request
 
 __all__ = ("WebhookController",)
@@ -58,7 +58,12 @@ class WebhookController(Controller):
         """The organization's webhooks; their secrets are not shown again."""
         return await webhooks.page(listing, WebhookRead, LIVE)
 
-    @post("/", operation_id="CreateWebhook", summary="Make a webhook", guards=[requires_permission("webhooks:manage")])
+    @post(
+        "/",
+        operation_id="CreateWebhook",
+        summary="Make a webhook",
+        guards=[requires_permission("webhooks:manage"), requires_feature("webhooks")],
+    )
     async def create_webhook(
         self,
         request: Request[Any, Any, Any],
@@ -105,7 +110,7 @@ class WebhookController(Controller):
         "/{webhook_id:uuid}",
         operation_id="UpdateWebhook",
         summary="Change a webhook",
-        guards=[requires_permission("webhooks:manage")],
+        guards=[requires_permission("webhooks:manage"), requires_feature("webhooks")],
     )
     async def update_webhook(
         self,

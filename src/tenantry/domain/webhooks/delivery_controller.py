@@ -20,7 +20,7 @@ from tenantry.domain.webhooks.schemas import (
 )
 from tenantry.kernel.schema import Page, in_utc
 from tenantry.kernel.service import Injected, ListQuery, create_list_query
-from tenantry.tenancy.guards import requires_permission
+from tenantry.tenancy.guards import requires_feature, requires_permission
 
 __all__ = ("WebhookDeliveryController",)
 
@@ -87,7 +87,7 @@ class WebhookDeliveryController(Controller):
         operation_id="ReplayWebhookDelivery",
         summary="Replay a delivery",
         status_code=HTTP_202_ACCEPTED,
-        guards=[requires_permission("webhooks:manage")],
+        guards=[requires_permission("webhooks:manage"), requires_feature("webhooks")],
         opt={"idempotent": True},
     )
     async def replay_delivery(
@@ -114,7 +114,7 @@ class WebhookDeliveryController(Controller):
         operation_id="ReplayWebhook",
         summary="Replay a time",
         status_code=HTTP_202_ACCEPTED,
-        guards=[requires_permission("webhooks:manage")],
+        guards=[requires_permission("webhooks:manage"), requires_feature("webhooks")],
         opt={"idempotent": True},
     )
     async def replay_range(
@@ -134,7 +134,7 @@ class WebhookDeliveryController(Controller):
         operation_id="PingWebhook",
         summary="Send a test",
         status_code=HTTP_202_ACCEPTED,
-        guards=[requires_permission("webhooks:manage")],
+        guards=[requires_permission("webhooks:manage"), requires_feature("webhooks")],
         opt={"idempotent": True},
     )
     async def ping_webhook(self, deliveries: Injected[DeliveryService], webhook_id: FromPath[UUID]) -> DeliveryRead:

@@ -38,7 +38,12 @@ async def send_webhooks(
     run: JobRun,
     endpoint_id: UUID,
 ) -> int:
-    """Send what is in an endpoint's line; how many requests that were."""
+    """Send what is in an endpoint's line; how many requests that were.
+
+    Where the plan has no webhooks any more, the line waits: `tend_webhooks` has it worked off if they come back.
+    """
+    if not tenant.allows("webhooks"):
+        return 0
 
     async def come_back(session: AsyncSession, at: datetime.datetime | None) -> None:
         await send_webhooks.enqueue(session, at=at, endpoint_id=endpoint_id)
@@ -86,16 +91,21 @@ async def tend_webhooks(session: AsyncSession, vault: Vault, tenant: TenantConte
     """Forget old deliveries, seal secrets anew after the vault's key was rotated, and have lines worked off whose job
     was lost; how many deliveries were forgotten."""
     await _reseal(session, vault, secret_purpose(tenant.id))
+    is_allowed = tenant.allows("webhooks")
     old = (
         select(WebhookDelivery.id)
-        .where(WebhookDelivery.updated_at < func.now() - KEPT, WebhookDelivery.status != "pending")
+        .where(
+            WebhookDelivery.updated_at < func.now() - KEPT,
+            # What waits for a plan with webhooks does so for no longer.
+            *([WebhookDelivery.status != "pending"] if is_allowed else []),
+        )
         .order_by(WebhookDelivery.updated_at)
         .limit(_BATCH)
     )
     forgotten = (
         await session.execute(delete(WebhookDelivery).where(WebhookDelivery.id.in_(old)).returning(WebhookDelivery.id))
     ).all()
-    for endpoint_id in await _stranded(session):
+    for endpoint_id in await _stranded(session) if is_allowed else ():
         await send_webhooks.enqueue(session, endpoint_id=endpoint_id)
     if len(forgotten) == _BATCH:
         await tend_webhooks.enqueue(session, key="more")

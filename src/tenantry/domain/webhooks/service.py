@@ -26,6 +26,7 @@ from tenantry.kernel.errors import (
 from tenantry.kernel.outbound import RefusedAddressError, check_url
 from tenantry.kernel.security import SealError
 from tenantry.kernel.service import Service, changed_fields, create_service_provider
+from tenantry.tenancy.quotas import use_quota
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -73,6 +74,7 @@ class WebhookService(Service[WebhookEndpoint]):
         Raises:
             ValidationFailedException: the address can never be reached, or there is no such event.
             ConflictException: there are `MOST_WEBHOOKS`.
+            PermissionDeniedException: the plan allows no more of them.
         """
         session = self.repository.session
         self._check(url, events, besides)
@@ -81,6 +83,7 @@ class WebhookService(Service[WebhookEndpoint]):
             raise ConflictException(
                 f"There are {MOST_WEBHOOKS} webhooks already.", problem=TOO_MANY_WEBHOOKS, allowed=MOST_WEBHOOKS
             )
+        await use_quota(session, "webhook_endpoints")
         endpoint_id, secret = uuid7(), new_secret()
         endpoint = await self.create(
             WebhookEndpoint(

@@ -33,7 +33,7 @@ class Bulkheads(BaseModel):
         unit="connections",
     )
     tenant_concurrent_requests: int = whole(
-        4,
+        8,
         least=1,
         most=10_000,
         description="Requests of one organization that a process works on at a time; more of them wait.",

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tenantry.kernel.schema import BaseStruct
+from tenantry.tenancy.entitled import LimitsRead
 
 __all__ = ("PlanRead",)
 
 
-class PlanRead(BaseStruct):
+class PlanRead(LimitsRead):
+    """A plan; what its limits mean, those of an organization say."""
+
     slug: str
     name: str
     description: str | None
-    statement_timeout: int | None
-    """Milliseconds."""
-    job_weight: float
-    """Of the workers' turns, beside the other plans' weights."""
-    job_concurrency: int
-    """Jobs of one organization at work at a time."""
+    quotas: dict[str, int]
+    """How much there may be of what is counted; what is not named has no limit."""
+    features: dict[str, bool]
+    """What is included and what is not; what is not named is as the deployment's packages say."""
     created_at: datetime
     updated_at: datetime

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from litestar import Controller, Request, Response, get, patch, post
+from litestar import Controller, Request, Response, get, patch, post, put
 from litestar.datastructures import ResponseHeader
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Body, FromPath, QueryParameter
@@ -15,6 +15,13 @@ from tenantry.kernel.schema import Page, changes
 from tenantry.kernel.service import Injected, ListQuery, create_list_query, to_struct
 from tenantry.platform.access import actor_of
 from tenantry.platform.tenants.creation import TenantCreator
+from tenantry.platform.tenants.limits import (
+    LimitOverrides,
+    TenantLimits,
+    change_overrides,
+    read_entitled,
+    stored_overrides,
+)
 from tenantry.platform.tenants.schemas import (
     SuspendPayload,
     TenantCreate,
@@ -25,8 +32,10 @@ from tenantry.platform.tenants.schemas import (
 )
 from tenantry.platform.tenants.service import TenantService, in_state, provide_tenants
 from tenantry.platform.tenants.usage import TenantUsage, read_usage
-from tenantry.tenancy.context import control_scope
+from tenantry.tenancy.context import TenantContext, control_scope
 from tenantry.tenancy.guards import requires_permission
+from tenantry.tenancy.models import Tenant
+from tenantry.tenancy.plan import PlanLimits
 from tenantry.tenancy.request import request_transaction
 from tenantry.tenancy.wiring import scope_times
 
@@ -158,6 +167,43 @@ class TenantController(Controller):
         """Rename it, or move it to another plan. Both take effect within a second."""
         return to_struct(await tenants.change(slug, changes(data), actor=actor_of(request)), TenantRead)
 
+    @get(
+        "/{slug:str}/limits",
+        operation_id="GetTenantLimits",
+        summary="See what a tenant is entitled to",
+        guards=[requires_permission("tenants:read")],
+    )
+    async def get_limits(
+        self, request: Request[Any, Any, Any], tenants: Injected[TenantService], slug: FromPath[str]
+    ) -> TenantLimits:
+        """Its plan's limits, its own in their place, and of each quota how much it uses."""
+        tenant = await tenants.by_slug(slug)
+        await request_transaction(request).pause()
+        return await _entitled(request, tenant)
+
+    @put(
+        "/{slug:str}/limits",
+        operation_id="SetTenantLimits",
+        summary="Give a tenant limits of its own",
+        guards=[requires_permission("tenants:write")],
+    )
+    async def set_limits(
+        self, request: Request[Any, Any, Any], slug: FromPath[str], data: Annotated[LimitOverrides, Body()]
+    ) -> TenantLimits:
+        """Put these in the place of its plan's: all that differs from it, nothing else. They hold within a second.
+
+        A quota below what there is takes nothing away, and lets nothing more be made.
+        """
+        wanted = stored_overrides(data)
+        # It goes on to read as the tenant, which is another transaction.
+        await request_transaction(request).pause()
+        state = request.app.state
+        scope = control_scope(scope_times(state.settings), read_only=False)
+        async with state.database.transaction(scope) as transaction:
+            tenants = TenantService(session=transaction.session)
+            tenant = await change_overrides(tenants, slug, lambda _: wanted, actor=actor_of(request))
+        return await _entitled(request, tenant)
+
     @post(
         "/{slug:str}/suspend",
         operation_id="SuspendTenant",
@@ -188,3 +234,19 @@ class TenantController(Controller):
     ) -> TenantRead:
         """Serve it again."""
         return to_struct(await tenants.resume(slug, actor=actor_of(request)), TenantRead)
+
+
+async def _entitled(request: Request[Any, Any, Any], tenant: Tenant) -> TenantLimits:
+    state = request.app.state
+    times = scope_times(state.settings)
+    context = TenantContext.build(
+        tenant_id=tenant.id,
+        slug=tenant.slug,
+        name=tenant.name,
+        status=tenant.status,
+        # Without the plan's own time limits: it is the operator who reads.
+        plan=PlanLimits(slug=tenant.plan),
+        times=times,
+    )
+    scope = control_scope(times, read_only=True)
+    return await read_entitled(tenant, context, database=state.database, read_scope=scope)

@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -20,13 +20,35 @@ from tenantry.kernel.http.fields import collect_errors, field_error
 from tenantry.kernel.schema import Email, ShortText, Slug, normalize_email
 from tenantry.platform.tenants.schemas import TenantName
 from tenantry.platform.tenants.service import check_slug
+from tenantry.tenancy.plan import (
+    Concurrency,
+    ConnectionCount,
+    JobConcurrency,
+    JobWeight,
+    Milliseconds,
+    Rate,
+    RequestBurst,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ("FilesError", "PlanFile", "TenantFile", "TenantFiles", "TenantOwner", "key_lines", "read_folder")
+    from tenantry.tenancy.entitlements import Entitlements
+
+__all__ = (
+    "FilesError",
+    "LimitsTable",
+    "PlanFile",
+    "TenantFile",
+    "TenantFiles",
+    "TenantOwner",
+    "key_lines",
+    "read_folder",
+)
 
 PLANS = "plans.toml"
+
+LimitsT = TypeVar("LimitsT", bound="LimitsTable")
 
 _SYNTAX = re.compile(r"(?P<what>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)", re.DOTALL)
 
@@ -39,15 +61,38 @@ class FilesError(Exception):
         super().__init__("\n".join(problems))
 
 
-class PlanFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LimitsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The table `[limits]` of a tenant's file; what is not named is as the tenant's plan says."""
+
+    statement_timeout: Milliseconds | None = None
+    lock_timeout: Milliseconds | None = None
+    idle_in_transaction_timeout: Milliseconds | None = None
+    request_rate: Rate | None = None
+    request_burst: RequestBurst | None = None
+    user_rate: Rate | None = None
+    user_burst: RequestBurst | None = None
+    key_rate: Rate | None = None
+    key_burst: RequestBurst | None = None
+    concurrent_requests: Concurrency | None = None
+    connections: ConnectionCount | None = None
+    job_weight: JobWeight | None = None
+    job_concurrency: JobConcurrency | None = None
+    quotas: dict[str, Any] = {}
+    """Amounts, by the names that the packages' manifests declare."""
+    features: dict[str, Any] = {}
+
+    def stored(self) -> dict[str, Any]:
+        """As the tenant's row has them: only what is said."""
+        return msgspec.to_builtins(self)  # type: ignore[no-any-return]
+
+
+class PlanFile(LimitsTable, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One table of `plans.toml`."""
 
     name: TenantName
     description: Annotated[str, Meta(max_length=1000, pattern=r"^[^\x00]*$")] | None = None
-    statement_timeout: Annotated[int, Meta(ge=1, le=600_000)] | None = None
-    """Milliseconds."""
-    job_weight: Annotated[float, Meta(ge=0.01, le=100)] = 1.0
-    job_concurrency: Annotated[int, Meta(ge=1, le=1000)] = 8
+    job_weight: JobWeight = 1.0
+    job_concurrency: JobConcurrency = 8
 
 
 class TenantOwner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,6 +109,8 @@ class TenantFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     plan: Slug
     owner: TenantOwner
     """Read when the tenant is made, and never again."""
+    limits: LimitsTable | None = None
+    """All that it has in place of its plan's; without the table, what operators have given it stays as it is."""
 
 
 class Place(NamedTuple):
@@ -86,8 +133,8 @@ class TenantFiles:
     """Of the line that names each tenant's plan, by the tenant's slug."""
 
 
-def read_folder(folder: Path) -> TenantFiles:
-    """Read and check every `*.toml` of a folder.
+def read_folder(folder: Path, entitlements: Entitlements) -> TenantFiles:
+    """Read and check every `*.toml` of a folder; `entitlements` are what plans can say something of.
 
     Raises:
         FilesError: a file cannot be read, or is not as expected.
@@ -103,8 +150,10 @@ def read_folder(folder: Path) -> TenantFiles:
         if (file := _File.read(path, problems)) is None:
             continue
         if path.name == PLANS:
-            plans = _plans(file)
+            plans = _plans(file, entitlements)
         elif file.is_slug(path.stem) and (found := file.convert(file.content, TenantFile)) is not None:
+            if found.limits is not None:
+                found = msgspec.structs.replace(found, limits=file.check(found.limits, "limits", entitlements))
             try:
                 check_slug(path.stem)
                 normalize_email(found.owner.email, field="owner.email")
@@ -199,8 +248,15 @@ class _File:
                 self.complain(".".join(part for part in (prefix, item.field) if part), item.message)
             return None
 
+    def check(self, table: LimitsT, prefix: str, entitlements: Entitlements) -> LimitsT:
+        """A table whose quotas and features are such as there are, its amounts as numbers."""
+        amounts, wrong = entitlements.check(table.quotas, table.features)
+        for name, said in wrong:
+            self.complain(f"{prefix}.{name}", said)
+        return msgspec.structs.replace(table, quotas=amounts)
 
-def _plans(file: _File) -> dict[str, PlanFile]:
+
+def _plans(file: _File, entitlements: Entitlements) -> dict[str, PlanFile]:
     tables = file.content.get("plans", {})
     for name in file.content.keys() - {"plans"}:
         file.complain(name, "Unknown field")
@@ -208,7 +264,13 @@ def _plans(file: _File) -> dict[str, PlanFile]:
         file.complain("plans", "Expected tables such as [plans.free]")
         return {}
     return {
-        slug: found
+        slug: _without_unlimited(file.check(found, f"plans.{slug}", entitlements))
         for slug, table in tables.items()
         if file.is_slug(slug, ("plans", slug)) and (found := file.convert(table, PlanFile, f"plans.{slug}")) is not None
     }
+
+
+def _without_unlimited(plan: PlanFile) -> PlanFile:
+    """A plan whose quotas are those with a limit: there is nothing below it that could have another."""
+    quotas = {name: amount for name, amount in plan.quotas.items() if amount is not None}
+    return msgspec.structs.replace(plan, quotas=quotas)

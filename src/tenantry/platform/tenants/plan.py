@@ -16,6 +16,7 @@ from tenantry.kernel.errors import ApplicationException
 from tenantry.platform.audit.service import record
 from tenantry.platform.plans.models import Plan
 from tenantry.platform.tenants.files import FilesError, PlanFile, TenantFile, TenantFiles
+from tenantry.platform.tenants.limits import change_overrides
 from tenantry.platform.tenants.service import TenantService
 from tenantry.tenancy.models import Tenant
 
@@ -100,23 +101,36 @@ async def _compare(files: TenantFiles, session: AsyncSession) -> list[Change]:
 
 def _wanted(tenant: TenantFile) -> dict[str, Any]:
     """What the file goes on to govern; the owner is read when the tenant is made, and never again."""
-    return {"name": tenant.name, "plan": tenant.plan}
+    wanted: dict[str, Any] = {"name": tenant.name, "plan": tenant.plan}
+    if tenant.limits is not None:
+        wanted["limits"] = tenant.limits.stored()
+    return wanted
 
 
 def _change(kind: Literal["plan", "tenant"], slug: str, present: Any, wanted: dict[str, Any]) -> Change:
     if present is None:
-        return Change(
-            kind=kind,
-            slug=slug,
-            action="create",
-            fields={name: Difference(None, value) for name, value in wanted.items()},
-        )
+        fields = {name: Difference(None, value) for name, value in _flat(wanted).items()}
+        return Change(kind=kind, slug=slug, action="create", fields=fields)
+    there = {name: getattr(present, "overrides" if name == "limits" else name) for name in wanted}
+    before, after = _flat(there), _flat(wanted)
     fields = {
-        name: Difference(getattr(present, name), value)
-        for name, value in wanted.items()
-        if getattr(present, name) != value
+        name: Difference(before.get(name), after.get(name))
+        for name in dict.fromkeys((*before, *after))
+        # A quota of None has no limit, which is not the same as one of which nothing is said.
+        if (name in before, before.get(name)) != (name in after, after.get(name))
     }
     return Change(kind=kind, slug=slug, action="change" if fields else "unchanged", fields=fields)
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Each limit by a name of its own: `quotas.seats`."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{key}": inner for key, inner in _flat(value).items()}
+        else:
+            found[name] = value
+    return found
 
 
 def _check_plans(files: TenantFiles, present: set[str]) -> None:
@@ -193,12 +207,14 @@ async def apply(
                     wait=wait,
                 )
                 action: Literal["created", "pending"] = "created" if created.done else "pending"
+                if wanted.limits is not None and wanted.limits.stored():
+                    async with database.transaction(write_scope) as transaction:
+                        await _change_tenant(transaction.session, slug, wanted, requested_by)
                 one = Applied(kind="tenant", slug=slug, action=action, owner_invitation=created.invitation)
             else:
                 if change.action == "change":
                     async with database.transaction(write_scope) as transaction:
-                        values = {name: difference.to for name, difference in change.fields.items()}
-                        await TenantService(session=transaction.session).change(slug, values, actor=requested_by)
+                        await _change_tenant(transaction.session, slug, wanted, requested_by)
                 settled = await _settled(database, read_scope, slug, wait)
                 done: Literal["changed", "unchanged"] = "changed" if change.action == "change" else "unchanged"
                 one = Applied(kind="tenant", slug=slug, action=done if settled else "pending")
@@ -215,14 +231,21 @@ def _reason(error: ApplicationException) -> str:
     return "; ".join(f"{item.field}: {item.message}" for item in error.errors) or error.detail
 
 
+async def _change_tenant(session: AsyncSession, slug: str, wanted: TenantFile, actor: str) -> None:
+    tenants = TenantService(session=session)
+    await tenants.change(slug, {"name": wanted.name, "plan": wanted.plan}, actor=actor)
+    if (limits := wanted.limits) is not None:
+        await change_overrides(tenants, slug, lambda _: limits.stored(), actor=actor)
+
+
 async def _apply_plan(session: AsyncSession, change: Change, wanted: PlanFile, actor: str) -> Applied:
     if change.action == "create":
         session.add(Plan(slug=change.slug, **msgspec.structs.asdict(wanted)))
         record(session, actor=actor, action="plan.create", target=change.slug)
     elif change.action == "change":
         plan = (await session.scalars(select(Plan).where(Plan.slug == change.slug).with_for_update())).one()
-        for name, difference in change.fields.items():
-            setattr(plan, name, difference.to)
+        for name, value in msgspec.structs.asdict(wanted).items():
+            setattr(plan, name, value)
         details = {name: msgspec.to_builtins(difference) for name, difference in change.fields.items()}
         record(session, actor=actor, action="plan.change", target=change.slug, details=details)
     await session.flush()

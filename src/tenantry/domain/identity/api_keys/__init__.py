@@ -9,11 +9,12 @@ from tenantry.domain.identity.api_keys.manage_controller import (
 )
 from tenantry.domain.identity.api_keys.models import ApiKey
 from tenantry.domain.identity.api_keys.schemas import ApiKeyOf, ApiKeyRead
-from tenantry.domain.identity.api_keys.service import revoke_with_their_user
+from tenantry.domain.identity.api_keys.service import is_good, revoke_with_their_user
 from tenantry.events.definition import Event
 from tenantry.jobs.schedule import Schedule
-from tenantry.kernel.feature import Feature, Permission
+from tenantry.kernel.feature import Feature, Permission, Quota
 from tenantry.kernel.personal import NotCopied, PersonalData
+from tenantry.tenancy.entitlements import rows_of
 
 FEATURE = Feature(
     name="api_keys",
@@ -34,4 +35,5 @@ FEATURE = Feature(
     ),
     listener=revoke_with_their_user,
     dashboard=(API_KEYS_PART,),
+    quotas=(Quota("api_keys", "API keys that are good, of people and of machines.", rows_of(ApiKey, is_good())),),
 )

@@ -22,6 +22,7 @@ from tenantry.kernel.errors import (
 )
 from tenantry.kernel.security import API_KEY, Credential
 from tenantry.kernel.service import Service, create_service_provider
+from tenantry.tenancy.quotas import use_quota
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,7 @@ __all__ = (
     "ApiKeyService",
     "KeyOwner",
     "check_scopes",
+    "is_good",
     "provide_api_keys",
     "revoke_with_their_user",
 )
@@ -96,14 +98,16 @@ class ApiKeyService(Service[ApiKey]):
         Raises:
             ValidationFailedException: it expires in the past, or in more than `LONGEST`.
             ConflictException: the owner has `MOST_API_KEYS`.
+            PermissionDeniedException: the plan allows no more of them.
         """
         now = datetime.datetime.now(datetime.UTC)
         if expires_at is not None and not now < expires_at <= now + LONGEST:
             raise ValidationFailedException.of("expiresAt", "Expected a moment in the future, within five years.")
-        if await self.count(owner.condition(), _is_good()) >= MOST_API_KEYS:
+        if await self.count(owner.condition(), is_good()) >= MOST_API_KEYS:
             raise ConflictException(
                 f"There are {MOST_API_KEYS} good keys already.", problem=TOO_MANY_API_KEYS, allowed=MOST_API_KEYS
             )
+        await use_quota(self.repository.session, "api_keys")
         text, digest = Credential.new(API_KEY, tenant_id)
         key = await self.create(
             ApiKey(
@@ -233,7 +237,8 @@ async def _record(session: AsyncSession, name: str, key: ApiKey) -> None:
     await record_event(session, name, subject=key.id, payload=owner)
 
 
-def _is_good() -> ColumnElement[bool]:
+def is_good() -> ColumnElement[bool]:
+    """Of keys that are neither revoked nor expired."""
     return and_(ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()))
 
 

@@ -4,7 +4,8 @@ from tenantry.domain.identity.service_accounts.controller import ServiceAccountC
 from tenantry.domain.identity.service_accounts.models import ServiceAccount, ServiceAccountRole
 from tenantry.domain.identity.service_accounts.schemas import ServiceAccountChanged, ServiceAccountRoles
 from tenantry.events.definition import Event
-from tenantry.kernel.feature import Feature, Permission
+from tenantry.kernel.feature import Feature, Permission, Quota
+from tenantry.tenancy.entitlements import rows_of
 
 FEATURE = Feature(
     name="service_accounts",
@@ -17,4 +18,5 @@ FEATURE = Feature(
         Event("service_account.updated", "A service account was changed.", ServiceAccountChanged),
         Event("service_account.deleted", "A service account was deleted, and its API keys with it."),
     ),
+    quotas=(Quota("service_accounts", "Machines with an account.", rows_of(ServiceAccount)),),
 )

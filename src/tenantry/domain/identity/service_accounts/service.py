@@ -18,6 +18,7 @@ from tenantry.kernel.errors import (
     define_problem,
 )
 from tenantry.kernel.service import Service, changed_fields, create_service_provider
+from tenantry.tenancy.quotas import use_quota
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -55,6 +56,7 @@ class ServiceAccountService(Service[ServiceAccount]):
 
         Raises:
             ConflictException: there are `MOST_SERVICE_ACCOUNTS`.
+            PermissionDeniedException: the plan allows no more of them.
             advanced_alchemy.exceptions.DuplicateKeyError: there is one of that name.
         """
         # Two at once may make one too many: the number is a bound for lists, not a promise.
@@ -64,6 +66,7 @@ class ServiceAccountService(Service[ServiceAccount]):
                 problem=TOO_MANY_SERVICE_ACCOUNTS,
                 allowed=MOST_SERVICE_ACCOUNTS,
             )
+        await use_quota(self.repository.session, "service_accounts")
         account = await self.create({"name": name, "description": description})
         account.roles = [ServiceAccountRole(role=role) for role in roles]
         await self.flush()

@@ -9,7 +9,7 @@ from tenantry.domain.identity.users.queries import HoldersOf
 from tenantry.events.definition import Event
 from tenantry.events.notification import NotificationKind
 from tenantry.jobs.schedule import Schedule
-from tenantry.kernel.feature import Feature, Permission
+from tenantry.kernel.feature import Feature, Permission, Switch
 from tenantry.kernel.personal import NotCopied, PersonalData
 
 FEATURE = Feature(
@@ -42,4 +42,5 @@ FEATURE = Feature(
             HoldersOf("sso:manage"),
         ),
     ),
+    switches=(Switch("sso", "Sign people in by a provider of the organization's own."),),
 )

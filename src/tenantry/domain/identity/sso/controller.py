@@ -34,10 +34,18 @@ from tenantry.kernel.errors import NotAuthenticatedException
 from tenantry.kernel.schema import Page, changes
 from tenantry.kernel.service import Injected, ListQuery, create_list_query
 from tenantry.kernel.settings import Settings
-from tenantry.tenancy.guards import principal_of, requires_permission, requires_person
-from tenantry.tenancy.request import request_transaction, tenant_request
+from tenantry.tenancy.guards import (
+    principal_of,
+    require_feature,
+    requires_feature,
+    requires_permission,
+    requires_person,
+)
+from tenantry.tenancy.request import own_tenant, request_transaction, tenant_request
 
 __all__ = ("SsoController",)
+
+_SWITCHES = frozenset({"is_enabled", "is_enforced"})
 
 
 class SsoController(Controller):
@@ -74,7 +82,7 @@ class SsoController(Controller):
         "/",
         operation_id="CreateSsoConnection",
         summary="Make a connection",
-        guards=[requires_permission("sso:manage"), requires_person],
+        guards=[requires_permission("sso:manage"), requires_person, requires_feature("sso")],
     )
     async def create_connection(
         self,
@@ -118,8 +126,14 @@ class SsoController(Controller):
         connection_id: FromPath[UUID],
         data: Annotated[SsoConnectionUpdate, Body()],
     ) -> SsoConnectionRead:
-        """Change what is sent, and nothing else. Another issuer takes its secret as well, and links everybody anew."""
-        changed = await connections.change(connection_id, changes(data), _keeper(request))
+        """Change what is sent, and nothing else. Another issuer takes its secret as well, and links everybody anew.
+
+        Where the plan has no single sign-on, a connection can still be disabled, and be enforced no longer.
+        """
+        wanted = changes(data)
+        if any(value is not False or name not in _SWITCHES for name, value in wanted.items()):
+            require_feature(own_tenant(request), "sso")
+        changed = await connections.change(connection_id, wanted, _keeper(request))
         return read_connection(changed, redirect_uri(request.app.state.settings))
 
     @delete(
@@ -142,7 +156,7 @@ class SsoController(Controller):
         operation_id="CheckSsoConnection",
         summary="Check a connection",
         status_code=HTTP_200_OK,
-        guards=[requires_permission("sso:manage"), requires_person],
+        guards=[requires_permission("sso:manage"), requires_person, requires_feature("sso")],
     )
     async def check_connection(
         self,

@@ -50,6 +50,7 @@ from tenantry.kernel.security import (
     InvalidCredential,
     SealError,
 )
+from tenantry.tenancy.guards import require_feature
 from tenantry.tenancy.request import require_active, require_served
 from tenantry.tenancy.scope import EMPTY_SCOPE
 
@@ -276,13 +277,15 @@ class SingleSignOn:
 
         Raises:
             ClientException: it is not valid, or the verifier is not the page's.
-            PermissionDeniedException: the organization is suspended, archived or gone.
+            PermissionDeniedException: the organization is suspended, archived or gone, or its plan has no such log-in
+                any more.
             UnavailableException: it is at a revision that this release does not serve.
         """
         tenant, parsed = self._parse(code, SSO_CODE, SSO_CODE_INVALID)
         if host_tenant is not None and host_tenant != tenant.slug:
             raise ClientException(problem=SSO_CODE_INVALID)
         require_active(tenant)
+        require_feature(tenant, "sso")
         async with self._database.transaction(tenant.write_scope) as transaction:
             session = transaction.session
             user_id = await session.scalar(
@@ -324,6 +327,8 @@ class SingleSignOn:
             ProviderError: the provider is away, or says what cannot be.
             Refused: it is somebody who may not come in.
         """
+        if not tenant.allows("sso"):
+            raise Refused("not-in-plan")
         metadata = await self._providers.metadata(tenant.id, connection.issuer)
         # Before the code is sent anywhere, and before an error is believed: it may be another provider's (RFC 9207).
         if (issuer is not None or metadata.names_itself) and issuer != metadata.issuer:
@@ -422,7 +427,7 @@ class SingleSignOn:
 
     async def _tenant(self, slug: str) -> TenantContext | None:
         tenant = await self._registry.find_slug(slug)
-        if tenant is None or not tenant.is_active:
+        if tenant is None or not tenant.is_active or not tenant.allows("sso"):
             return None
         require_served(tenant)
         return tenant

@@ -13,8 +13,9 @@ from tenantry.domain.identity.sso.verification import values_of
 from tenantry.domain.identity.users.models import User
 from tenantry.domain.identity.users.providers import provide_users
 from tenantry.events.record import record_event, user_actor
-from tenantry.kernel.errors import ConflictException, ValidationFailedException
+from tenantry.kernel.errors import ConflictException, PermissionDeniedException, ValidationFailedException
 from tenantry.kernel.schema import normalize_email
+from tenantry.tenancy.quotas import QUOTA_EXCEEDED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +27,17 @@ if TYPE_CHECKING:
 
 __all__ = ("Reason", "Refused", "find_or_make", "wanted_claims")
 
-Reason = Literal["email-unverified", "email-domain", "no-account", "deactivated", "owner", "another-subject", "no-role"]
+Reason = Literal[
+    "email-unverified",
+    "email-domain",
+    "no-account",
+    "deactivated",
+    "owner",
+    "another-subject",
+    "no-role",
+    "no-seat",
+    "not-in-plan",
+]
 """Why somebody was not let in, whom the provider knows: in the front end's address, and in docs/sso.md."""
 
 _MOST_NAME = 100
@@ -110,7 +121,14 @@ async def _make(
     roles = _roles(connection, claims)
     if not roles:
         raise Refused("no-role")
-    user = await users.add(email=email, hashed_password=None, name=_name(claims), roles=sorted(roles), themselves=True)
+    try:
+        user = await users.add(
+            email=email, hashed_password=None, name=_name(claims), roles=sorted(roles), themselves=True
+        )
+    except PermissionDeniedException as error:
+        if error.problem is not QUOTA_EXCEEDED:
+            raise
+        raise Refused("no-seat") from error
     user.is_verified, user.verified_at = True, datetime.datetime.now(datetime.UTC)
     await record_event(
         session, "sso_identity.linked", subject=connection.id, payload={"user_id": user.id}, actor=user_actor(user.id)

@@ -9,8 +9,9 @@ from tenantry.domain.identity.users.service import count_users, create_owner
 from tenantry.domain.roles.models import UserRole
 from tenantry.events.definition import Event
 from tenantry.events.notification import NotificationKind, the_subject
-from tenantry.kernel.feature import Feature, Permission
+from tenantry.kernel.feature import Feature, Permission, Quota
 from tenantry.kernel.personal import PersonalData
+from tenantry.tenancy.entitlements import rows_of
 
 FEATURE = Feature(
     name="users",
@@ -43,4 +44,11 @@ FEATURE = Feature(
         NotificationKind("user.activated", "You were let in again.", the_subject),
     ),
     dashboard=(USERS_PART,),
+    quotas=(
+        Quota(
+            "seats",
+            "People with an account that is active, invited ones included; machines need none.",
+            rows_of(User, User.is_active),
+        ),
+    ),
 )

@@ -15,6 +15,7 @@ from tenantry.jobs.schedule import check_timezone
 from tenantry.kernel.errors import ConflictException, ValidationFailedException, define_problem
 from tenantry.kernel.schema import normalize_email
 from tenantry.kernel.service import Service, changed_fields
+from tenantry.tenancy.quotas import use_quota
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,10 +77,12 @@ class UserService(Service[User]):
         """A new account with roles; `themselves` if it is the new user's own doing.
 
         Raises:
+            PermissionDeniedException: the plan has no seat for them.
             ValidationFailedException: the address or a role is none.
             advanced_alchemy.exceptions.DuplicateKeyError: the address has an account.
         """
         found = await self.roles_by_slug(roles, field=field)
+        await use_quota(self.repository.session, "seats")
         user = await self.create({"email": email, "hashed_password": hashed_password, "name": name})
         user.roles = [UserRole(role=role) for role in found]
         await self.flush()
@@ -97,6 +100,7 @@ class UserService(Service[User]):
 
         Raises:
             ConflictException: the organization would be left without an active owner.
+            PermissionDeniedException: they are let in again, and the plan has no seat for them.
             ValidationFailedException: there is no such role or time zone.
             advanced_alchemy.exceptions.NotFoundError: there is no such account.
         """
@@ -117,6 +121,8 @@ class UserService(Service[User]):
                 held = {held.role_id: held for held in user.roles}
                 granted = found if held.keys() != {role.id for role in found} else None
                 user.roles = [held.get(role.id) or UserRole(role=role) for role in found]
+        if changes.get("is_active") and not user.is_active:
+            await use_quota(self.repository.session, "seats")
         for name, value in changes.items():
             setattr(user, name, value)
         await self.flush()
@@ -186,7 +192,10 @@ _END_SESSIONS = text("UPDATE user_session SET revoked_at = now() WHERE user_id =
 
 
 async def create_owner(session: AsyncSession, owner: Owner) -> None:
-    """Give a new organization its first user; without a password, the invitations' hook lets them set one."""
+    """Give a new organization its first user; without a password, the invitations' hook lets them set one.
+
+    Whatever the plan says of seats: without them, nobody could make room.
+    """
     # Two statements and nothing of the unit of work: whoever creates a tenant waits for this.
     await session.execute(
         insert(User).values(
