@@ -66,10 +66,12 @@ from tenantry.platform.rollouts.events import RolloutEvents
 from tenantry.platform.signup.service import Signups
 from tenantry.platform.strangers.service import Brake, Limits
 from tenantry.platform.tenants.creation import TenantCreator
+from tenantry.platform.usage.service import Metering
 from tenantry.tenancy.admission import Admission
 from tenantry.tenancy.cache import TenantCache
 from tenantry.tenancy.capacity import check_connections
 from tenantry.tenancy.context import control_scope
+from tenantry.tenancy.counting import UseCounter
 from tenantry.tenancy.declared import Declared, begin_declared, declare_routes, describe_declared
 from tenantry.tenancy.guards import requires_active_user
 from tenantry.tenancy.metrics import sample_registry
@@ -78,7 +80,7 @@ from tenantry.tenancy.rates import RateLimiter
 from tenantry.tenancy.registry import TenantRegistry
 from tenantry.tenancy.request import HostNames, TenantMiddleware, provide_session, tenant_request
 from tenantry.tenancy.scope import HEALTH_ACCOUNT
-from tenantry.tenancy.use import UseCounter
+from tenantry.tenancy.use import UseMarks
 from tenantry.tenancy.wiring import (
     create_database,
     create_hasher,
@@ -146,7 +148,9 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
     tenant_cache = TenantCache(cache_line)
     database.followers.append(tenant_cache.follow)
     rates = RateLimiter(redis, line, use, settings, trusted=parse_networks(settings.trusted_proxies))
+    use_marks = UseMarks(redis)
     job_states = JobStates(Ring(redis))
+    job_control = JobControl(database=database, read_scope=control_read, write_scope=control_write, states=job_states)
     throttle = LoginGuard(
         redis,
         database,
@@ -225,7 +229,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
         samplers = [database.sample, sample] + ([replica.database.sample] if replica is not None else [])
         try:
             with shutdown.watch(), sampling(*samplers):
-                async with listeners.open(), rates.open():
+                async with listeners.open(), use_marks.open(), rates.open():
                     beside.append(asyncio.create_task(keep_sampling(), name="metrics"))
                     yield
         finally:
@@ -268,6 +272,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
             rates=rates,
             admission=admission,
             replica=replica,
+            use_marks=use_marks,
         )
 
     def platform_middleware(app: ASGIApp) -> ASGIApp:
@@ -330,7 +335,6 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
             "keyring": keyring,
             "vault": vault,
             "hasher": hasher,
-            "usage_hooks": USAGE_HOOKS,
             "redis": redis,
             "cache": tenant_cache,
             "redis_breaker": redis_breaker,
@@ -493,8 +497,10 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
             "open_storage": open_storage,
             "job_states": job_states,
             "schedules": {schedule.name: schedule for schedule in SCHEDULES},
-            "job_control": JobControl(
-                database=database, read_scope=control_read, write_scope=control_write, states=job_states
+            "job_control": job_control,
+            "use_marks": use_marks,
+            "metering": Metering(
+                database=database, read_scope=control_read, redis=redis, jobs=job_control, hooks=USAGE_HOOKS
             ),
             "lifecycle": Lifecycle(
                 database=database,

@@ -19,6 +19,7 @@ from tenantry.domain import (
     webhooks,
 )
 from tenantry.domain import jobs as own_jobs
+from tenantry.domain import usage as own_usage
 from tenantry.domain.identity import (
     account_policy,
     address_changes,
@@ -53,6 +54,7 @@ from tenantry.platform import (
     signup,
     strangers,
     tenants,
+    usage,
 )
 from tenantry.tenancy.entitlements import Entitlements, use_entitlements
 from tenantry.tenancy.models import SharedBase, TenantBase
@@ -94,6 +96,7 @@ DOMAIN_FEATURES: tuple[Feature, ...] = (
     teams.FEATURE,
     team_invitations.FEATURE,
     organization.FEATURE,
+    own_usage.FEATURE,
     own_jobs.FEATURE,
     trail.FEATURE,
     webhooks.FEATURE,
@@ -121,6 +124,7 @@ PLATFORM_FEATURES: tuple[Feature, ...] = (
     jobs.FEATURE,
     schedules.FEATURE,
     catalog.FEATURE,
+    usage.FEATURE,
     strangers.FEATURE,
     signup.FEATURE,
     directory.FEATURE,

@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import structlog
+from redis.asyncio import Redis
 from uuid_utils.compat import uuid7
 
 from tenantry.features import JOBS, MAILS, SCHEDULES
@@ -109,7 +110,7 @@ class WorkerProcess:
             database=self.database,
             registry=self.registry,
             control=control,
-            resources={Settings: settings, Vault: self.vault, Mailer: mailer},
+            resources={Settings: settings, Vault: self.vault, Mailer: mailer, Redis: self._redis},
         )
         self.relay = Relay(
             queue=self.queue,

@@ -10,11 +10,14 @@ from uuid import UUID
 
 import msgspec
 import pytest
+import structlog
 
 from tenantry.domain.tags.service import TagService
 from tenantry.jobs.definition import Discard, Job, JobRun, Retry, job
 from tenantry.jobs.outbox import acknowledge
+from tenantry.jobs.patience import answer
 from tenantry.tenancy.context import TenantContext
+from tenantry.tenancy.use import TTL, jobs_key, take_marks, today
 from tenantry.worker import WorkerProcess
 from tests.jobs.support import empty_redis, open_worker
 from tests.platform.support import as_admin, eventually
@@ -102,6 +105,34 @@ async def test_a_job_runs_in_its_tenant_and_nowhere_else(
     await eventually(done, 10)
     assert (await tags(acme), await tags(globex)) == ({"blue"}, {"red"})
     assert sorted(LOG) == sorted([(acme.slug, "blue", 1), (globex.slug, "red", 1)])
+
+
+async def test_a_job_that_is_done_is_counted_once_as_its_tenants_use_and_a_scheduled_one_is_not(
+    world: World, acme: TenantHandle, globex: TenantHandle, worker: WorkerProcess
+) -> None:
+    made = [await enqueue(world, acme, what, name=name) for name, what in (("a", make_tag), ("b", fails_once))]
+    dead = await enqueue(world, globex, no_json, name="c")
+    async with world.database.transaction(acme.context.write_scope) as transaction:
+        with structlog.contextvars.bound_contextvars(actor="schedule"):
+            made.append(await make_tag.enqueue(transaction.session, name="nightly"))
+
+    async def done() -> bool:
+        rows = [await row(world, job_id) for job_id in made]
+        return rows == [None] * 3 and (await row(world, dead))["status"] == "dead"
+
+    await eventually(done, 10)
+    redis = worker.queue.ring.redis
+
+    async def counted() -> bool:
+        # The row goes first, and then the claim is ended.
+        return await worker.queue.ring.inflight() == []
+
+    await eventually(counted, 10)
+    assert await tags(acme) == {"a", "b", "nightly"}
+    counts = await answer(redis.hgetall(jobs_key(today())))
+    assert counts == {str(acme.tenant_id).encode(): b"2"}
+    assert 0 < await redis.ttl(jobs_key(today())) <= TTL
+    assert await take_marks(redis) == [(today(), acme.tenant_id)]
 
 
 async def test_a_job_of_a_transaction_that_is_rolled_back_never_runs(

@@ -35,13 +35,13 @@ def test_an_amount_is_read_as_people_write_it(quota: Quota, written: Any, amount
     assert parse_amount(quota, written) == amount
 
 
-@pytest.mark.parametrize(
-    ("quota", "written"),
-    [
-        *[(ROWS, wrong) for wrong in (-1, 1.0, True, "12", "10 GB", 2**53, [])],
-        *[(BYTES, wrong) for wrong in ("10", "10 gb", "-1 GB", "GB", "9999999999 TB", "1 GB ", 1.5)],
-    ],
-)
+WRONG: dict[Quota, tuple[Any, ...]] = {
+    ROWS: (-1, 1.0, True, "12", "10 GB", 2**53, []),
+    BYTES: ("10", "10 gb", "-1 GB", "GB", "9999999999 TB", "1 GB ", 1.5),
+}
+
+
+@pytest.mark.parametrize(("quota", "written"), [(quota, wrong) for quota, all_ in WRONG.items() for wrong in all_])
 def test_what_is_no_amount_is_refused(quota: Quota, written: Any) -> None:
     with pytest.raises(ValueError, match="Expected"):
         parse_amount(quota, written)

@@ -18,8 +18,8 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from tenantry.jobs.patience import answer as answer_of
+from tenantry.tenancy.counting import script_source
 from tenantry.tenancy.redis import tenant_key
-from tenantry.tenancy.use import script_source
 from tests.servers import REDIS_URL
 
 SECOND = 1_000_000

@@ -22,7 +22,7 @@ from tenantry.kernel.security import API_KEY, Credential
 from tenantry.tenancy.plan import PlanLimits
 from tenantry.tenancy.rates import Limit
 from tenantry.tenancy.redis import tenant_key
-from tenantry.tenancy.use import IN_USE
+from tenantry.tenancy.use import DIRTY, member, today
 from tests.databases import Template
 from tests.domain.machines import make_key
 from tests.redis_proxy import Wire, open_wire
@@ -251,7 +251,8 @@ async def test_every_request_is_counted_once_and_refusals_are_not(acme: TenantHa
     assert await used(acme) == before + 8 + 1 + 2 + 3
     assert await used(globex) == theirs
     assert 0 < await state.redis.ttl(tenant_key(acme.tenant_id, "use", state.use.today)) <= 3 * 86_400
-    assert abs(await state.redis.zscore(IN_USE, str(acme.tenant_id)) - time.time()) < 120
+    await state.use_marks.flush()
+    assert await state.redis.sismember(DIRTY, member((today(), acme.tenant_id)))
 
 
 @asynccontextmanager

@@ -35,6 +35,11 @@ _COMMANDS = {
         "Read the mail that the development outbox has kept, and test whether mail goes out.",
     ),
     "catalog": ("tenantry.cli.catalog", "Show how much there is in the database's catalog, and how it grows."),
+    "usage": ("tenantry.cli.usage", "Show what tenants have used, and export it for the bills."),
+    "top": (
+        "tenantry.cli.top",
+        "Watch the busiest tenants, the queues, the database connections and rollouts; Ctrl-C ends it.",
+    ),
     "operators": ("tenantry.cli.operators", "Create, list and change the people who run the platform."),
     "audit": ("tenantry.cli.audit", "Read what was done to the platform, by whom and why."),
     "new-resource": ("tenantry.cli.new_resource", "Write a resource that every organization has for itself."),

@@ -25,6 +25,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
 
 import msgspec
+from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tenantry.jobs.outbox import Entry, put
@@ -37,11 +38,9 @@ from tenantry.tenancy.context import TenantContext
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from redis.asyncio import Redis
-
 __all__ = ("RESOURCES", "Discard", "Hint", "Hopeless", "Job", "JobRun", "Retry", "Transactions", "job")
 
-RESOURCES: tuple[type, ...] = (Settings, Vault, Mailer)
+RESOURCES: tuple[type, ...] = (Settings, Vault, Mailer, Redis)
 """Types of which a process has one, for every job that asks for it: `Runner` is given them."""
 
 Provider = Callable[["JobRun"], Any]
@@ -138,8 +137,8 @@ class Job:
     """A function that runs later, in its tenant's scope.
 
     Its parameters are the job's arguments, JSON on their way and checked against their types by msgspec, except those
-    whose type says that they are given: `AsyncSession`, `TenantContext`, `JobRun`, `Settings`, `Vault`, `Mailer`, and
-    every `Service`; or `Transactions`, in place of a session and of services.
+    whose type says that they are given: `AsyncSession`, `TenantContext`, `JobRun`, `Settings`, `Vault`, `Mailer`,
+    `Redis`, and every `Service`; or `Transactions`, in place of a session and of services.
     """
 
     def __init__(

@@ -15,8 +15,11 @@ from saq.queue.redis import RedisQueue
 
 from tenantry.jobs.patience import persist
 from tenantry.jobs.ring import Claim
+from tenantry.tenancy.use import today
 
 if TYPE_CHECKING:
+    import datetime
+
     from tenantry.jobs.ring import Outcome, Ring, Share
 
 __all__ = ("ClaimLostError", "RingQueue")
@@ -92,7 +95,7 @@ class RingQueue(RedisQueue):
             if await self._settle(job, "dead", _DEAD_KEPT):
                 await self.buried(job)
         else:
-            await self._settle(job, "finish", job.ttl)
+            await self._settle(job, "finish", job.ttl, used_on=today() if _is_use(job, status) else None)
 
     async def _retry(self, job: Job, error: str | None) -> None:
         delay = job.next_retry_delay()
@@ -100,12 +103,14 @@ class RingQueue(RedisQueue):
         job.scheduled, job.result = 0, None
         await self._settle(job, "retry", time.time() + delay if delay > 0 else 0)
 
-    async def _settle(self, job: Job, outcome: Outcome, value: float) -> bool:
+    async def _settle(self, job: Job, outcome: Outcome, value: float, *, used_on: datetime.date | None = None) -> bool:
         claim = self.claim_of(job)
         payload = _encode(job.to_dict())
         try:
             return await persist(
-                lambda: self.ring.settle(claim, outcome, payload=payload, status=job.status, value=value)
+                lambda: self.ring.settle(
+                    claim, outcome, payload=payload, status=job.status, value=value, used_on=used_on
+                )
             )
         finally:
             # Also where Redis refuses: nobody here is at it any more.
@@ -153,3 +158,11 @@ class RingQueue(RedisQueue):
         payloads = await self.redis.mget(ids) if ids else []
         jobs = [job for payload in payloads if (job := self.deserialize(payload)) is not None]
         return jobs, await self.redis.zcard(key)
+
+
+def _is_use(job: Job, status: Status) -> bool:
+    """Whether a job that has ended is one that its tenant has used: done, and not what schedules do by themselves.
+
+    The nightly upkeep of each tenant would otherwise be most of what an organization is told that it has used.
+    """
+    return status is Status.COMPLETE and job.meta.get("told", {}).get("actor") != "schedule"

@@ -21,8 +21,10 @@ from uuid import UUID
 
 from tenantry.jobs.patience import answer
 from tenantry.tenancy.redis import platform_key, queue_name
+from tenantry.tenancy.use import DIRTY, JOBS
 
 if TYPE_CHECKING:
+    import datetime
     from collections.abc import Iterable, Mapping
 
     from redis.asyncio import Redis
@@ -98,7 +100,7 @@ class Ring:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
-        self.keys = {name: platform_key("jobs", name) for name in _KEYS}
+        self.keys = {name: platform_key("jobs", name) for name in _KEYS} | {"use": JOBS, "dirty": DIRTY}
         self._scripts: dict[str, AsyncScript] = {name: redis.register_script(_source(name)) for name in _SCRIPTS}
 
     async def _run(self, script: str, *values: Any) -> Any:
@@ -122,7 +124,14 @@ class Ring:
         ]
 
     async def settle(
-        self, claim: Claim, outcome: Outcome, *, payload: bytes = b"", status: str = "", value: float = 0
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        *,
+        payload: bytes = b"",
+        status: str = "",
+        value: float = 0,
+        used_on: datetime.date | None = None,
     ) -> bool:
         """End a claim; False where it had ended already, or is another worker's: then nothing is written.
 
@@ -137,8 +146,10 @@ class Ring:
                 an answer was lost. Not for `release`.
             status: is published to whoever waits for it, unless it is empty.
             value: see `outcome`.
+            used_on: the day (UTC) to whose use by the tenant it is added, with `finish`; None: to no day's.
         """
-        return bool(await self._run("settle", claim.queue, claim.id, claim.name, outcome, payload, status, value))
+        day = "" if used_on is None else used_on.isoformat()
+        return bool(await self._run("settle", claim.queue, claim.id, claim.name, outcome, payload, status, value, day))
 
     async def update(self, claim: Claim, payload: bytes, status: str) -> bool:
         """Store a job that is at work, unless it is to be aborted; False where the claim has ended."""

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ("OPERATOR_PERMISSIONS", "OperatorPrincipal", "PlatformMiddleware", "actor_of", "load_operator_principal")
 
-_READ = frozenset({"plans:read", "tenants:read", "operations:read", "rollouts:read", "jobs:read", "catalog:read"})
+_READ = frozenset(
+    {
+        *("plans:read", "tenants:read", "operations:read", "rollouts:read", "jobs:read", "catalog:read"),
+        "usage:read",
+    }
+)
 _SUPPORT = _READ | {"tenants:suspend"}
 _RUN = _SUPPORT | {"tenants:write", "tenants:export", "rollouts:write", "jobs:write", "audit:read"}
 OPERATOR_PERMISSIONS = {

@@ -20,8 +20,9 @@ from redis.exceptions import ResponseError
 from tenantry.kernel.errors import NotAuthenticatedException, TooManyRequestsException
 from tenantry.kernel.http.address import client_address
 from tenantry.kernel.line import RedisAway, Script
+from tenantry.tenancy.counting import UseCounter, script_source
 from tenantry.tenancy.redis import tenant_key
-from tenantry.tenancy.use import KEPT, UseCounter, script_source
+from tenantry.tenancy.use import TTL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -177,9 +178,8 @@ class RateLimiter:
             host = client_address(scope, self._trusted).host or "-"
             keys, numbers = (*held.keys, f"{rules.strangers}{host}"), (*held.numbers, *self._stranger)
         asked = [f"{rules.use}{self._use.today}", mark, *(f"{key}{who}" if key[-1] == ":" else key for key in keys)]
-        self._use.mark(tenant.id)
         try:
-            verdict, which, wait, *left = await self._line.run(self._script, asked, kind, KEPT, *numbers)
+            verdict, which, wait, *left = await self._line.run(self._script, asked, kind, TTL, *numbers)
         except RedisAway as error:
             _unlimited.inc()
             if not error.was_sent:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tenantry.tenancy.registry import TenantRegistry
     from tenantry.tenancy.replica import Replica
     from tenantry.tenancy.scope import Scope as DatabaseScope
+    from tenantry.tenancy.use import UseMarks
 
 __all__ = (
     "INVALID_KEY",
@@ -347,11 +348,14 @@ class TenantMiddleware:
         rates: RateLimiter | None = None,
         admission: Admission | None = None,
         replica: Replica | None = None,
+        use_marks: UseMarks | None = None,
     ) -> None:
-        """Without `admission`, as many requests of a tenant are worked on as there are."""
+        """Without `admission`, as many requests of a tenant are worked on as there are; `use_marks` is told whom this
+        process serves."""
         self.app = app
         self._rates = rates
         self._admission = admission
+        self._use_marks = use_marks
         self._database = database
         self._replica = replica
         self._registry = registry
@@ -401,6 +405,9 @@ class TenantMiddleware:
                 visit.leave()
             if self._rates is not None:
                 self._rates.settle(request)
+            if self._use_marks is not None and request.tenant is not None:
+                # Now that it is counted.
+                self._use_marks.note(request.tenant.id)
         if request.afterwards is not None:
             await request.afterwards()
 

@@ -5,6 +5,8 @@
 
 local READY, CLOCK, WAKE, INFLIGHT = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local DUE, SHARES, PASSES, PAUSED = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+-- What tenants use, as in tenancy/use.py: of the first each day has a key of its own.
+local USE_JOBS, USE_DIRTY = KEYS[9], KEYS[10]
 -- Is in the ring as well, behind everybody, for as long as the ring has not been lost: an empty one looks the same.
 local MARK = '-'
 
@@ -135,5 +137,16 @@ local function bury(queue, id, payload, limit)
     for _, old in ipairs(surplus) do
         redis.call('DEL', old)
         redis.call('ZREM', dead, old)
+    end
+end
+
+-- Count a job of a tenant that is done, and mark that there is something to write down. Once, since a claim ends once.
+local function count_use(queue, day)
+    local tenant = string.match(queue, '^t:(.+)$')
+    if tenant then
+        local counters = USE_JOBS .. ':' .. day
+        redis.call('HINCRBY', counters, tenant, 1)
+        redis.call('EXPIRE', counters, 259200)
+        redis.call('SADD', USE_DIRTY, day .. ' ' .. tenant)
     end
 end

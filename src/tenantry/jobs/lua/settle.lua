@@ -1,6 +1,7 @@
--- queue, id, claim, outcome, payload, status, number -> 1, or 0 where the claim is another's by now
+-- queue, id, claim, outcome, payload, status, number, day -> 1, or 0 where the claim is another's by now
 --
 -- The number: of `finish` the seconds to keep it, of `retry` when it is due (0: now), of `dead` how many to keep.
+-- The day (UTC) where the job counts as one that its tenant has used; else nothing.
 local queue, id, outcome, payload, status, value = ARGV[1], ARGV[2], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
 if redis.call('HGET', INFLIGHT, id) ~= queue .. ' ' .. ARGV[3] then
     -- It may be asked again because the answer was lost: the payload names the claim, so that nobody else writes the same.
@@ -32,6 +33,9 @@ else
         bury(queue, id, payload, value)
     else
         store(id, payload, value)
+        if ARGV[8] ~= '' then
+            count_use(queue, ARGV[8])
+        end
     end
 end
 touch(queue)

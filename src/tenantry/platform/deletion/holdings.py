@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tenantry.jobs.ring import Ring
 from tenantry.tenancy.redis import Holding, holding_of, queue_name, tenant_search_pattern
+from tenantry.tenancy.use import forget_use
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
@@ -60,6 +61,7 @@ async def remove_keys(redis: Redis, tenant_id: UUID) -> None:
     """Remove every key of a tenant from Redis, of its namespace and of its queue, and its place in the ring."""
     # First: a worker must not find in the ring what has no jobs any more.
     await Ring(redis).forget(queue_name(tenant_id))
+    await forget_use(redis, tenant_id)
     found = [key async for _, key in _keys(redis, tenant_id)]
     for start in range(0, len(found), _BATCH):
         # One command a key: a cluster refuses one whose keys are in several slots, and a queue's are.

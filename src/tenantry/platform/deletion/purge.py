@@ -37,6 +37,7 @@ from tenantry.platform.rollouts.models import RolloutTenant
 from tenantry.platform.signup.models import SignUp
 from tenantry.platform.tenants.lifecycle import require_state, transition
 from tenantry.platform.tenants.service import tombstone_slug
+from tenantry.platform.usage.draining import days_of, write_down
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,6 +93,9 @@ class PurgeHandler:
         uploads = await _uploads(work)
         held = await self._take_inventory(work, uploads)
         await work.step("inventory kept")
+        async with AsyncSession(work.engine) as session, session.begin():
+            # What it has used is still to be billed, and is kept: numbers, under an id that is nobody's any more.
+            await write_down(session, self._redis, days_of(work.tenant_id))
         await remove_keys(self._redis, work.tenant_id)
         await work.step("keys removed")
         await remove_files(self._storage, work.tenant_id, uploads=uploads)

@@ -10,7 +10,6 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Body, FromPath, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_202_ACCEPTED
 
-from tenantry.kernel.errors import UnavailableException
 from tenantry.kernel.schema import Page, changes
 from tenantry.kernel.service import Injected, ListQuery, create_list_query, to_struct
 from tenantry.platform.access import actor_of
@@ -31,7 +30,6 @@ from tenantry.platform.tenants.schemas import (
     TenantUpdate,
 )
 from tenantry.platform.tenants.service import TenantService, in_state, provide_tenants
-from tenantry.platform.tenants.usage import TenantUsage, read_usage
 from tenantry.tenancy.context import TenantContext, control_scope
 from tenantry.tenancy.guards import requires_permission
 from tenantry.tenancy.models import Tenant
@@ -125,31 +123,6 @@ class TenantController(Controller):
     async def get_tenant(self, tenants: Injected[TenantService], slug: FromPath[str]) -> TenantRead:
         """One organization."""
         return to_struct(await tenants.by_slug(slug), TenantRead)
-
-    @get(
-        "/{slug:str}/usage",
-        operation_id="GetTenantUsage",
-        summary="See what a tenant takes up",
-        guards=[requires_permission("tenants:read")],
-    )
-    async def get_usage(
-        self, request: Request[Any, Any, Any], tenants: Injected[TenantService], slug: FromPath[str]
-    ) -> TenantUsage:
-        """Its size, its users, its last activity, and what the provisioner has not finished for it."""
-        tenant = await tenants.by_slug(slug)
-        if tenant.status == "purged":
-            return TenantUsage(size=0)  # the registry has forgotten it, and so has everything else
-        await request_transaction(request).pause()
-        state = request.app.state
-        context = await state.registry.find_slug(tenant.slug)
-        if context is None:
-            raise UnavailableException("The organization was changed a moment ago.")
-        return await read_usage(
-            context,
-            database=state.database,
-            read_scope=control_scope(scope_times(state.settings), read_only=True),
-            hooks=state.usage_hooks,
-        )
 
     @patch(
         "/{slug:str}",
