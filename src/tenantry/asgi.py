@@ -18,7 +18,6 @@ from tenantry.domain.dashboard.service import Dashboards
 from tenantry.domain.idempotency.service import IdempotencyKeys, Replay, replay_answer
 from tenantry.domain.identity.address_changes.service import EmailChanges
 from tenantry.domain.identity.api_keys.last_use import LastUses
-from tenantry.domain.identity.api_keys.principal import load_principal
 from tenantry.domain.identity.factors.desk import FactorDesk
 from tenantry.domain.identity.factors.gate import FactorGate
 from tenantry.domain.identity.factors.relying_party import RelyingParty
@@ -36,6 +35,8 @@ from tenantry.domain.identity.sso.flow import SingleSignOn
 from tenantry.domain.identity.verification.service import EmailVerifications
 from tenantry.domain.notifications.listeners import Listeners
 from tenantry.domain.notifications.stream import NotificationStreams
+from tenantry.domain.operator_access.door import OperatorDoor
+from tenantry.domain.operator_access.principal import load_principal
 from tenantry.domain.roles.catalogue import PermissionCatalogue
 from tenantry.domain.team_invitations.joining import TeamInvitations
 from tenantry.features import DOMAIN_FEATURES, PLATFORM_FEATURES, PROVISION_HOOKS, SCHEDULES, USAGE_HOOKS
@@ -65,6 +66,7 @@ from tenantry.platform.operators.service import OperatorAuthenticator
 from tenantry.platform.rollouts.events import RolloutEvents
 from tenantry.platform.signup.service import Signups
 from tenantry.platform.strangers.service import Brake, Limits
+from tenantry.platform.tenant_access.service import TenantAccess
 from tenantry.platform.tenants.creation import TenantCreator
 from tenantry.platform.usage.service import Metering
 from tenantry.tenancy.admission import Admission
@@ -491,6 +493,15 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
                         deployment=settings.organizations_mails,
                     ),
                 ),
+            ),
+            "tenant_access": TenantAccess(
+                database=database,
+                read_scope=control_read,
+                write_scope=control_write,
+                times=times,
+                settings=settings,
+                tokens=lambda: tokens,
+                door=OperatorDoor(settings),
             ),
             "rollout_events": RolloutEvents(shutdown),
             "notification_streams": NotificationStreams(listeners, lifetime=settings.stream_lifetime),

@@ -10,6 +10,7 @@ from tenantry.domain import (
     dashboard,
     idempotency,
     notifications,
+    operator_access,
     organization,
     roles,
     scim,
@@ -53,6 +54,7 @@ from tenantry.platform import (
     schedules,
     signup,
     strangers,
+    tenant_access,
     tenants,
     usage,
 )
@@ -109,6 +111,7 @@ DOMAIN_FEATURES: tuple[Feature, ...] = (
     idempotency.FEATURE,
     dashboard.FEATURE,
     factors.FEATURE,
+    operator_access.FEATURE,
 )
 """In the order in which their `seed` and then their `provision` hooks run: a hook may use the rows of those before."""
 
@@ -128,6 +131,7 @@ PLATFORM_FEATURES: tuple[Feature, ...] = (
     strangers.FEATURE,
     signup.FEATURE,
     directory.FEATURE,
+    tenant_access.FEATURE,
 )
 
 SEED_HOOKS: tuple[SeedHook, ...] = tuple(feature.seed for feature in DOMAIN_FEATURES if feature.seed is not None)

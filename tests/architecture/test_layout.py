@@ -33,6 +33,7 @@ PECULIAR = {
     "domain/identity/sso": {"discovery.py", "flow.py", "login_controller.py", "people.py", "verification.py"},
     "domain/identity/users": {"authority.py"},
     "domain/notifications": {"listeners.py", "stream.py"},
+    "domain/operator_access": {"door.py", "principal.py"},
     "domain/organization": {"owners.py"},
     "domain/roles": {"catalogue.py"},
     "domain/scim": {

@@ -119,6 +119,24 @@ class Estate:
             "rollout_id": self._rollout(),
             "export_id": self._export(),
             "operation_id": self._operators_export(session.slug),
+            **self._operators(session.slug),
+        }
+
+    def _operators(self, slug: str) -> dict[str, str]:
+        """A grant, an operator who has come in by it, and one who asks."""
+        client, headers = self._deployment.client, self._deployment.operator
+        grant = self._post("/api/operator-access/grants", {"hours": 1, "reason": "Ticket 4711"})
+        path = f"/platform/tenants/{slug}/access"
+        opened = client.post(path, json={"reason": "Ticket 4711"}, headers=headers)
+        assert opened.status_code == 201, opened.text
+        # One at a time may be open.
+        client.post(f"{path}/requests", json={"reason": "Ticket 4711"}, headers=headers)
+        asked = client.get(f"{path}/requests", headers=headers).json()[0]
+        return {
+            "grant_id": grant["id"],
+            "access_session_id": opened.json()["id"],
+            "access_id": opened.json()["id"],
+            "access_request_id": asked["id"],
         }
 
     def _a_session(self) -> str:

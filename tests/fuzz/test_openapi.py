@@ -102,7 +102,7 @@ def session() -> Iterator[requests.Session]:
 
 
 # Litestar documents every body as required; these may be left out.
-_MAY_LACK_BODY = frozenset({"DeactivateUser", "SuspendTenant"})
+_MAY_LACK_BODY = frozenset({"AcceptAccessRequest", "DeactivateUser", "SuspendTenant"})
 
 
 def _send(case: Case[Any], estate: Estate, session: requests.Session) -> None:

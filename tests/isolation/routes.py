@@ -324,7 +324,7 @@ def _column_value(table: Table, column: Column[Any]) -> Any:
         # A user that is active, and no superuser; a webhook that is enabled.
         return column.name in {"is_active", "is_enabled"}
     if isinstance(kind, Integer):
-        return number
+        return _least(table, column) or number
     if isinstance(kind, LargeBinary):
         return secrets.token_bytes(32)
     if isinstance(kind, Text):
@@ -339,6 +339,16 @@ def _column_value(table: Table, column: Column[Any]) -> Any:
     if python is datetime.datetime or isinstance(kind, DateTime):
         return datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
     raise NotImplementedError(f"teach tests/isolation/routes.py to fill in {table.name}.{column.name}: {kind!r}")
+
+
+def _least(table: Table, column: Column[Any]) -> int | None:
+    """Of a CHECK (… BETWEEN 1 AND 72) on the column."""
+    for constraint in table.constraints:
+        if isinstance(constraint, CheckConstraint) and (
+            match := re.fullmatch(rf"{column.name} BETWEEN (\d+) AND \d+", str(constraint.sqltext))
+        ):
+            return int(match[1])
+    return None
 
 
 def _python_type(kind: Any) -> type | None:

@@ -107,6 +107,7 @@ NO_PLANE = {
 """Litestar's own answers about routes that are on neither plane: their methods, and nothing else."""
 
 PLATFORM_PARAMETERS = {
+    "access_id": "an operator's being in a tenant, of whichever",
     "job_id": "a job's, of whatever tenant",
     "name": "a schedule's, of the same names for all tenants",
     "slug": "a tenant's, for operators, who see all tenants",
@@ -458,7 +459,8 @@ async def bad_tokens(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> di
     sub, sid, tid = UUID(claims["sub"]), UUID(claims["sid"]), UUID(claims["tid"])
 
     def tenant(by: Tokens = ours, **changed: UUID) -> str:
-        return by.issue(audience=AUDIENCE_TENANT, ttl=600, **{"sub": sub, "sid": sid, "tid": tid, **changed})[0]
+        claims: dict[str, Any] = {"sub": sub, "sid": sid, "tid": tid, **changed}
+        return by.issue(audience=AUDIENCE_TENANT, ttl=600, **claims)[0]
 
     operator = UUID(_payload(world.operator.access_token)["sub"])
     out, gone = await acme.add_user("signed-out", "owner"), await acme.add_user("deactivated", "owner")

@@ -14,7 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tenantry.kernel.security import AUDIENCE_PLATFORM, AUDIENCE_TENANT, Claims, InvalidToken, Keyring, Tokens
+from tenantry.kernel.security import (
+    AUDIENCE_OPERATOR_ACCESS,
+    AUDIENCE_PLATFORM,
+    AUDIENCE_TENANT,
+    Claims,
+    InvalidToken,
+    Keyring,
+    Tokens,
+)
 from tenantry.kernel.security.tokens import MAX_TOKEN_LENGTH
 from tests.kernel.security_support import Clock
 
@@ -116,9 +124,29 @@ def test_an_operators_token_never_passes_as_a_tenants_nor_the_reverse(tokens: To
         assert refused(tokens, tenant, AUDIENCE_PLATFORM) == "audience"
 
 
+def test_a_token_of_an_operator_in_a_tenant_passes_as_neither_a_users_nor_an_operators(tokens: Tokens) -> None:
+    visitor = tokens.issue(audience=AUDIENCE_OPERATOR_ACCESS, sub=SUB, ttl=900, sid=SID, tid=TID, opr="read")[0]
+    for _ in range(2):
+        assert tokens.verify(visitor, AUDIENCE_OPERATOR_ACCESS).opr == "read"
+        assert refused(tokens, visitor, AUDIENCE_TENANT) == "audience"
+        assert refused(tokens, visitor, AUDIENCE_PLATFORM) == "audience"
+        assert refused(tokens, tenant_token(tokens), AUDIENCE_OPERATOR_ACCESS) == "audience"
+
+
+@pytest.mark.parametrize("audience", [AUDIENCE_TENANT, AUDIENCE_PLATFORM])
+def test_nobody_else_says_what_an_operator_may_do(tokens: Tokens, ring: Keyring, clock: Clock, audience: str) -> None:
+    token = signed(ring, claims_of(clock, aud=audience, opr="write"))
+    assert refused(tokens, token, audience) == "claims"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
+        {"audience": AUDIENCE_TENANT, "sid": SID, "tid": TID, "opr": "read"},
+        {"audience": AUDIENCE_OPERATOR_ACCESS, "sid": SID, "tid": TID},
+        {"audience": AUDIENCE_OPERATOR_ACCESS, "sid": SID, "opr": "read"},
+        {"audience": AUDIENCE_OPERATOR_ACCESS, "tid": TID, "opr": "read"},
+        {"audience": AUDIENCE_PLATFORM, "opr": "read"},
         {"audience": AUDIENCE_TENANT, "sid": SID},
         {"audience": AUDIENCE_TENANT, "tid": TID},
         {"audience": AUDIENCE_PLATFORM, "tid": TID},

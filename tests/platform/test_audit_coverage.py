@@ -141,6 +141,31 @@ async def _(api: World) -> Act:
     return Act(await _tenant(api), {"quotas": {"seats": 5}})
 
 
+async def _consenting(api: World) -> dict[str, str]:
+    slug = f"acme-{next(_numbers)}"
+    tenant = await found(api, slug, teams=1)
+    granted = await tenant.owner.post("/api/operator-access/grants", json={"hours": 1, "reason": "Ticket 7"})
+    assert granted.status_code == 201, granted.text
+    return {"slug": slug}
+
+
+@_prepares("OpenTenantAccess")
+async def _(api: World) -> Act:
+    return Act(await _consenting(api), {"reason": "Ticket 7"})
+
+
+@_prepares("CloseTenantAccess")
+async def _(api: World) -> Act:
+    ids = await _consenting(api)
+    opened = await _succeed(api, "POST", f"/platform/tenants/{ids['slug']}/access", {"reason": "Ticket 7"})
+    return Act({**ids, "access_id": opened["id"]})
+
+
+@_prepares("AskForTenantAccess")
+async def _(api: World) -> Act:
+    return Act(await _tenant(api), {"reason": "Ticket 7"})
+
+
 @_prepares("SuspendTenant")
 async def _(api: World) -> Act:
     return Act(await _tenant(api), {"reason": "Unpaid"})

@@ -333,6 +333,7 @@ async def test_every_table_of_the_control_plane_that_names_tenants_is_one_that_t
         "account_directory",
         "audit_entry",
         "operation",
+        "operator_access",
         "outbox",
         "purge_certificate",
         "rollout_tenant",
@@ -376,7 +377,14 @@ async def test_what_the_control_plane_has_noted_about_its_rows_is_emptied(api: W
                 tenant.id,
                 tenant.slug,
             )
+            await admin.execute(
+                "INSERT INTO platform.operator_access (id, tenant_id, operator_id, operator_role, can_write,"
+                " is_break_glass, reason, expires_at, created_at, updated_at) SELECT gen_random_uuid(), $1, id, role,"
+                " false, false, 'Ann cannot log in', now(), now(), now() FROM platform.operator LIMIT 1",
+                tenant.id,
+            )
         got = await _purge(api, acme)
+        assert await admin.fetchval("SELECT array_agg(tenant_id) FROM platform.operator_access") == [globex.id]
         assert await admin.fetchval("SELECT array_agg(DISTINCT tenant_id) FROM platform.outbox") == [globex.id]
         assert await admin.fetchval("SELECT array_agg(tenant_id) FROM platform.signup") == [globex.id]
         assert await admin.fetchval("SELECT array_agg(tenant_id) FROM platform.account_directory") == [globex.id]
@@ -388,6 +396,7 @@ async def test_what_the_control_plane_has_noted_about_its_rows_is_emptied(api: W
             "schedules": 1,
             "directoryEntries": 1,
             "signUps": 1,
+            "operatorAccesses": 1,
             "tenantFields": 6,
         }
         rows = await admin.fetch("SELECT tenant_id, error, statement FROM platform.rollout_tenant")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tenantry.kernel.settings import Settings
     from tenantry.kernel.storage import Storage
     from tenantry.platform.lifecycle.service import Lifecycle
+    from tenantry.platform.tenant_access.service import TenantAccess
     from tenantry.tenancy.context import ScopeTimes
     from tenantry.tenancy.database import Database
     from tenantry.tenancy.models import Tenant
@@ -81,6 +82,28 @@ class ControlPlane:
             hasher=self.hasher,
             settings=self.settings,
             storage=lambda: self.storage,
+        )
+
+    @cached_property
+    def tenant_access(self) -> TenantAccess:
+        # Its events and mails, and those of all domains.
+        import tenantry.features  # noqa: F401
+        from tenantry.domain.operator_access.door import OperatorDoor
+        from tenantry.kernel.security import Keyring, Tokens
+        from tenantry.platform.tenant_access.service import TenantAccess
+
+        def tokens() -> Tokens:
+            keyring = Keyring.open(self.settings.keyring_path, retain=self.settings.keyring_retain)
+            return Tokens(keyring, self.settings.token_issuer)
+
+        return TenantAccess(
+            database=self.database,
+            read_scope=self.read_scope,
+            write_scope=self.write_scope,
+            times=self.times,
+            settings=self.settings,
+            tokens=tokens,
+            door=OperatorDoor(self.settings),
         )
 
     async def tenant(self, slug: str) -> Tenant:

@@ -12,6 +12,7 @@ from advanced_alchemy.filters import OrderBy, SearchFilter
 from tenantry.cli.control import control_plane
 from tenantry.cli.output import checked, json_option, print_fields, print_json, print_table, quiet_option, read_secret
 from tenantry.cli.problems import CommandError, ExitCode
+from tenantry.cli.tenants_access import access
 from tenantry.cli.tenants_data import export, import_tenant
 from tenantry.cli.tenants_deletion import delete, purge, undelete
 from tenantry.cli.tenants_lifecycle import archive, clone, restore
@@ -260,5 +261,5 @@ def _fields(tenant: Tenant) -> dict[str, Any]:
     return {name: getattr(tenant, name) for name in TenantRead.__struct_fields__}
 
 
-for _command in (archive, restore, clone, export, import_tenant, delete, undelete, purge, verify, limits):
+for _command in (access, archive, restore, clone, export, import_tenant, delete, undelete, purge, verify, limits):
     tenants.add_command(_command)

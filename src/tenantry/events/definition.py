@@ -15,8 +15,8 @@ it: a job for every event of every organization would be too many where few of t
 
 Of which of them people are told, and who, a manifest says as well: `tenantry.events.notification`.
 
-A payload holds ids, numbers, truth values and words of our own (`Literal`), never text of anybody's: what a trail says
-of a person is gone with the person's account, without a row of the trail being changed.
+A payload holds ids, numbers, truth values and words of our own (`Literal`, `CodeName`), never text of anybody's: what a
+trail says of a person is gone with the person's account, without a row of the trail being changed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import datetime
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = (
     "EVERY",
     "NOTIFIED",
+    "CodeName",
     "Event",
     "EventCatalogue",
     "Payload",
@@ -63,6 +64,12 @@ Listener = Callable[["AsyncSession", "RecordedEvent"], Awaitable[None]]
 _NAME = re.compile(r"[a-z][a-z_]{0,40}\.[a-z][a-z_]{0,40}")
 
 
+_OURS = "of code"
+
+CodeName = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[A-Za-z0-9_.:/{}-]+$(?!\n)", extra={_OURS: True})]
+"""A name that code gives and nobody types, of which there are too many for a `Literal`: that of a route, say."""
+
+
 class Payload(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What an event says besides its subject; as it is, nothing."""
 
@@ -74,7 +81,7 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """The same in every attempt of every job."""
     name: str
     actor: str
-    """`user:<id>`, `api_key:<id>`, `operator`, `job:<name>` or `system`."""
+    """`user:<id>`, `api_key:<id>`, `operator` or `operator:<id>`, `job:<name>` or `system`."""
     subject: UUID
     """What it happened to: the first word of its name says what that is."""
     payload: dict[str, Any]
@@ -114,6 +121,8 @@ _IMPERSONAL = (inspect.UUIDType, inspect.IntType, inspect.BoolType, inspect.None
 
 
 def _is_impersonal(kind: inspect.Type) -> bool:
+    if isinstance(kind, inspect.Metadata):
+        return bool((kind.extra or {}).get(_OURS)) or _is_impersonal(kind.type)
     if isinstance(kind, inspect.UnionType):
         return all(_is_impersonal(each) for each in kind.types)
     if isinstance(kind, inspect.ListType | inspect.VarTupleType):

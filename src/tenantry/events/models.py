@@ -33,7 +33,7 @@ class AuditEvent(TenantRecord):
 
     name: Mapped[str] = mapped_column(Text)
     actor: Mapped[str] = mapped_column(Text)
-    """`user:<id>`, `api_key:<id>`, `operator`, `job:<name>` or `system`."""
+    """`user:<id>`, `api_key:<id>`, `operator` or `operator:<id>`, `job:<name>` or `system`."""
     subject: Mapped[UUID]
     payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
     """Ids, numbers and words of our own: nothing personal, so that it need never be erased."""

@@ -35,9 +35,11 @@ def current_actor() -> str:
     """Whose doing it is, as the request's or the job's context says.
 
     A job that a user has asked for is the user's doing. An operator is not named: who that was is for the platform's
-    own trail, in which the request's id finds the act.
+    own trail, in which the request's id finds the act. One whom the organization has let in is, by their id.
     """
     context = get_contextvars()
+    if (operator := context.get("operator_id")) is not None:
+        return f"operator:{operator}"
     if "operator" in context:
         return "operator"
     for kind in ("user", "api_key"):

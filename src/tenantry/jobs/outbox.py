@@ -25,7 +25,7 @@ _PUT = text("SELECT platform.enqueue_job(:id, :name, :arguments, :key, :due, :re
     bindparam("arguments", type_=JSONB), bindparam("meta", type_=JSONB)
 )
 _ACKNOWLEDGE = text("SELECT platform.acknowledge_job(:id)")
-_TOLD = ("request_id", "trace_id", "user_id", "api_key_id", "operator", "actor")
+_TOLD = ("request_id", "trace_id", "user_id", "api_key_id", "operator", "operator_id", "actor")
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,9 @@ class Permission:
     name: str
     description: str
     roles: tuple[str, ...] = ("admin",)
+    operators: bool | None = None
+    """Whether operators of the platform have it in an organization that has let them in; where nothing is said, those
+    to read (`<resource>:read`) and no others. What changes something they have only where they may write."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,17 +29,18 @@ __all__ = ("OPERATOR_PERMISSIONS", "OperatorPrincipal", "PlatformMiddleware", "a
 _READ = frozenset(
     {
         *("plans:read", "tenants:read", "operations:read", "rollouts:read", "jobs:read", "catalog:read"),
-        "usage:read",
+        *("usage:read", "access:read"),
     }
 )
-_SUPPORT = _READ | {"tenants:suspend"}
+# To come into an organization takes its consent as well (`tenantry.platform.tenant_access`).
+_SUPPORT = _READ | {"tenants:suspend", "access:open"}
 _RUN = _SUPPORT | {"tenants:write", "tenants:export", "rollouts:write", "jobs:write", "audit:read"}
 OPERATOR_PERMISSIONS = {
     "auditor": _READ | {"audit:read", "operators:read"},
     "support": _SUPPORT,
     "operator": _RUN,
-    # What cannot be undone, and who may do anything at all, is the owners' alone.
-    "owner": _RUN | {"tenants:purge", "operators:read", "operators:write"},
+    # What cannot be undone, what needs nobody's consent, and who may do anything at all, is the owners' alone.
+    "owner": _RUN | {"tenants:purge", "operators:read", "operators:write", "access:break-glass"},
 }
 
 _OPERATOR = "SELECT email, role FROM operator WHERE id = $1 AND is_active"
@@ -56,6 +57,8 @@ class OperatorPrincipal:
     is_superuser: bool = False
     user_id: None = None
     api_key_id: None = None
+    operator_access_id: None = None
+    """In no organization; see `tenantry.domain.operator_access`."""
 
 
 def actor_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:

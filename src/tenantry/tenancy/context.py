@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tenantry.tenancy.entitlements import current_entitlements
@@ -124,6 +124,10 @@ class TenantContext:
 
     def scope(self, *, read_only: bool) -> Scope:
         return self.read_scope if read_only else self.write_scope
+
+    def reading_only(self) -> TenantContext:
+        """The same, for whoever may change nothing: PostgreSQL refuses it to every transaction of theirs."""
+        return replace(self, write_scope=self.read_scope)
 
 
 def control_scope(times: ScopeTimes, *, read_only: bool) -> Scope:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "FEATURE_NOT_IN_PLAN",
+    "OPERATOR_REFUSED",
     "PERSON_REQUIRED",
     "USER_REQUIRED",
     "Principal",
@@ -42,7 +43,15 @@ USER_REQUIRED = define_problem(
     "user-required",
     403,
     "A user is needed",
-    "What was asked for becomes a user's, or is about one, and the API key is a service account's. Use a user's key.",
+    "What was asked for becomes a user's, or is about one, and the API key is a service account's, or the caller an "
+    "operator of the platform. Use a user's key.",
+)
+OPERATOR_REFUSED = define_problem(
+    "operator-refused",
+    403,
+    "Not for operators",
+    "Operators of the platform may not do this in an organization, whatever its owners have granted: it is about "
+    "people's own affairs, or theirs alone to decide.",
 )
 
 FEATURE_NOT_IN_PLAN = define_problem(
@@ -73,6 +82,10 @@ class Principal(Protocol):
     def api_key_id(self) -> UUID | None:
         """The key by which a machine asks; None if it is a person."""
 
+    @property
+    def operator_access_id(self) -> UUID | None:
+        """The session of an operator of the platform, who is nobody's user; None of everybody else."""
+
 
 def principal_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
     """The caller, as the guard of the plane found them.
@@ -94,7 +107,7 @@ def acting_user_id(connection: ASGIConnection[Any, Any, Any, Any]) -> UUID:
     """
     user_id = principal_of(connection).user_id
     if user_id is None:
-        raise PermissionDeniedException("A service account cannot do this, a user can.", problem=USER_REQUIRED)
+        raise PermissionDeniedException("Only a user can do this.", problem=USER_REQUIRED)
     return user_id
 
 
@@ -116,7 +129,10 @@ async def requires_active_user(connection: ASGIConnection[Any, Any, Any, Any], h
     # For the access log.
     state = connection.scope["state"]
     if principal.api_key_id is None:
-        state["user_id"] = principal.id
+        if principal.operator_access_id is None:
+            state["user_id"] = principal.id
+        elif handler.opt.get("any_user"):
+            _require_person(principal)
         return
     state["api_key_id"] = principal.api_key_id
     if handler.opt.get("any_user") and not handler.opt.get("api_keys"):
@@ -124,13 +140,19 @@ async def requires_active_user(connection: ASGIConnection[Any, Any, Any, Any], h
 
 
 async def requires_person(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Refuse API keys: for what makes or ends credentials, and whatever else is no machine's business."""
+    """Refuse API keys and operators: for what makes or ends credentials, and whatever else is people's alone."""
     _require_person(principal_of(connection))
+
+
+# An operator's requests are written down with whether they were refused, before a guard can say so.
+requires_person.for_people = True  # type: ignore[attr-defined]
 
 
 def _require_person(principal: Principal) -> None:
     if principal.api_key_id is not None:
         raise PermissionDeniedException("An API key may not do this; log in.", problem=PERSON_REQUIRED)
+    if principal.operator_access_id is not None:
+        raise PermissionDeniedException("An operator may not do this.", problem=OPERATOR_REFUSED)
 
 
 def requires_permission(name: str) -> Guard:

@@ -67,12 +67,14 @@ SECRET = {
     *("known_device", "login_attempt"),
     *("totp_factor", "recovery_code", "passkey", "factor_challenge", "factor_failure"),
     "quota_lock",
+    *("operator_access_grant", "operator_access_request", "operator_access_session", "operator_access_notice"),
 }
 """Tables that are in no export, no clone and no import without credentials: what people and machines sign in with."""
 
 EMPTY = {
     *("email_change", "email_verification", "sign_up", "login_attempt"),
     *("invitation", "password_reset", "team_invitation", "quota_lock"),
+    *("operator_access_grant", "operator_access_request", "operator_access_session", "operator_access_notice"),
 }
 """Tables in which nothing is of an organization that `found` has made."""
 

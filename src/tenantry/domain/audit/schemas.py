@@ -18,7 +18,7 @@ class AuditEventRead(BaseStruct):
     name: str
     """`<resource>.<verb>`: `team.member_added`."""
     actor: str
-    """`user:<id>`, `api_key:<id>`, `operator`, `job:<name>` or `system`."""
+    """`user:<id>`, `api_key:<id>`, `operator` or `operator:<id>`, `job:<name>` or `system`."""
     subject: UUID
     """What it happened to."""
     payload: dict[str, Any]

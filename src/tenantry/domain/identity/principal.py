@@ -55,6 +55,7 @@ class UserPrincipal:
     authenticated_at: datetime.datetime | None = None
     """When they last proved who they are."""
     api_key_id: None = None
+    operator_access_id: None = None
 
     @property
     def user_id(self) -> UUID:

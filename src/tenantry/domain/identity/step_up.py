@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from tenantry.domain.identity.principal import UserPrincipal
 from tenantry.kernel.errors import PermissionDeniedException, define_problem
-from tenantry.tenancy.guards import principal_of
+from tenantry.tenancy.guards import OPERATOR_REFUSED, principal_of
 from tenantry.tenancy.request import request_transaction
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def requires_recent_authentication(seconds: int | None = None) -> Guard:
         principal = principal_of(connection)
         if principal.api_key_id is not None:
             return
+        if principal.operator_access_id is not None:
+            raise PermissionDeniedException("An operator may not do this.", problem=OPERATOR_REFUSED)
         limit = connection.app.state.settings.step_up_after if seconds is None else seconds
         at = principal.authenticated_at if isinstance(principal, UserPrincipal) else None
         if at is not None and datetime.datetime.now(datetime.UTC) - at <= datetime.timedelta(seconds=limit):

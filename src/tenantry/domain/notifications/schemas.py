@@ -34,7 +34,7 @@ class NotificationRead(BaseStruct):
     """The event's name: `team.member_added`."""
     event_id: UUID
     actor: str
-    """`user:<id>`, `api_key:<id>`, `operator`, `job:<name>` or `system`."""
+    """`user:<id>`, `api_key:<id>`, `operator` or `operator:<id>`, `job:<name>` or `system`."""
     subject: UUID
     """What it happened to."""
     payload: dict[str, Any]

@@ -26,6 +26,14 @@ class PermissionCatalogue:
             else frozenset(p.name for p in self.permissions.values() if role in p.roles)
             for role in BUILTIN_ROLES
         }
+        reading = {name for name in self.all if name.endswith(":read")}
+        given = {
+            p.name for p in self.permissions.values() if (p.name in reading if p.operators is None else p.operators)
+        }
+        self.operators_reading = frozenset(given & reading)
+        """What operators of the platform may do who were let in to look."""
+        self.operators_writing = frozenset(given)
+        """And those who were let in to change something."""
         if unknown := {role for p in self.permissions.values() for role in p.roles} - BUILTIN_ROLES.keys():
             raise ValueError(f"permissions name roles that do not exist: {', '.join(sorted(unknown))}")
 

@@ -13,7 +13,7 @@ FEATURE = Feature(
     models=(Tag,),
     permissions=(
         Permission("tags:read", "See tags.", roles=("admin", "member", "viewer")),
-        Permission("tags:write", "Make, change and delete tags.", roles=("admin", "member")),
+        Permission("tags:write", "Make, change and delete tags.", roles=("admin", "member"), operators=True),
     ),
     identifiers={"tag_id": Tag, "into_tag_id": Tag},
     events=(

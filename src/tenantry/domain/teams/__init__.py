@@ -27,8 +27,10 @@ FEATURE = Feature(
     models=(Team, TeamMember),
     permissions=(
         Permission("teams:read", "See teams and who is in them.", roles=("admin", "member", "viewer")),
-        Permission("teams:write", "Make teams, and run those that one owns.", roles=("admin", "member")),
-        Permission("teams:manage", "Run every team, whoever owns it."),
+        Permission(
+            "teams:write", "Make teams, and run those that one owns.", roles=("admin", "member"), operators=True
+        ),
+        Permission("teams:manage", "Run every team, whoever owns it.", operators=True),
     ),
     identifiers={"team_id": Team},
     personal_data=(

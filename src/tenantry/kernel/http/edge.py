@@ -160,9 +160,10 @@ class Edge:
             values["user_id"] = str(user_id)
         if (api_key_id := state.get("api_key_id")) is not None:
             values["api_key_id"] = str(api_key_id)
-        operator = get_contextvars().get("operator")
-        if operator is not None:
-            values["operator"] = operator
+        context = get_contextvars()
+        for name in ("operator", "operator_id"):
+            if (operator := context.get(name)) is not None:
+                values[name] = operator
         if not log_access({"request_id": state["request_id"], "trace_id": state["trace_id"], **values}):
             self._info("request", **values)
 

@@ -31,7 +31,14 @@ from tenantry.kernel.security.passwords import (
     PasswordHasher,
     PasswordRefused,
 )
-from tenantry.kernel.security.tokens import AUDIENCE_PLATFORM, AUDIENCE_TENANT, Claims, InvalidToken, Tokens
+from tenantry.kernel.security.tokens import (
+    AUDIENCE_OPERATOR_ACCESS,
+    AUDIENCE_PLATFORM,
+    AUDIENCE_TENANT,
+    Claims,
+    InvalidToken,
+    Tokens,
+)
 from tenantry.kernel.security.vault import (
     BrokenSealError,
     SealError,
@@ -43,6 +50,7 @@ from tenantry.kernel.security.vault import (
 
 __all__ = (
     "API_KEY",
+    "AUDIENCE_OPERATOR_ACCESS",
     "AUDIENCE_PLATFORM",
     "AUDIENCE_TENANT",
     "DEVICE",

@@ -1,4 +1,4 @@
-"""Access tokens: JWT (RFC 7519) signed with Ed25519, for one of two audiences that never mix.
+"""Access tokens: JWT (RFC 7519) signed with Ed25519, for one of three audiences that never mix.
 
 What is accepted is narrower than what the standards allow, since every token is our own: one algorithm, three header
 fields, one spelling of each segment, no claim unknown.
@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID, uuid4
 
 import jwt
@@ -20,10 +20,20 @@ import msgspec
 
 from tenantry.kernel.security.keyring import Keyring
 
-__all__ = ("AUDIENCE_PLATFORM", "AUDIENCE_TENANT", "MAX_TOKEN_LENGTH", "Claims", "InvalidToken", "Tokens")
+__all__ = (
+    "AUDIENCE_OPERATOR_ACCESS",
+    "AUDIENCE_PLATFORM",
+    "AUDIENCE_TENANT",
+    "MAX_TOKEN_LENGTH",
+    "Claims",
+    "InvalidToken",
+    "Tokens",
+)
 
 AUDIENCE_TENANT: Final = "tenantry:tenant"
 AUDIENCE_PLATFORM: Final = "tenantry:platform"
+AUDIENCE_OPERATOR_ACCESS: Final = "tenantry:operator-access"
+"""An operator in one tenant. Not the tenants' audience, since other services verify that as their users' tokens."""
 
 MAX_TOKEN_LENGTH: Final = 4096
 """Characters; ours have about 500. A longer one is refused before anything of it is read."""
@@ -48,7 +58,10 @@ class InvalidToken(Exception):  # noqa: N818
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
-    """What a verified token says (RFC 7519, section 4.1). `tid` is the tenant, `sid` the session; times in seconds."""
+    """What a verified token says (RFC 7519, section 4.1). `tid` is the tenant, `sid` the session; times in seconds.
+
+    `opr` is there where `sub` is no user of the tenant but an operator of the platform, and says what for.
+    """
 
     iss: str
     aud: str
@@ -58,6 +71,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     exp: int
     tid: UUID | None = None
     sid: UUID | None = None
+    opr: Literal["read", "write"] | None = None
 
 
 class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,6 +115,7 @@ class Tokens:
         self._remembered: dict[str, OrderedDict[bytes, _Remembered]] = {
             AUDIENCE_TENANT: OrderedDict(),
             AUDIENCE_PLATFORM: OrderedDict(),
+            AUDIENCE_OPERATOR_ACCESS: OrderedDict(),
         }
         self._jws = jwt.PyJWS(algorithms=[_ALGORITHM])
         self._encoder = msgspec.json.Encoder()
@@ -108,18 +123,28 @@ class Tokens:
         self._payloads = msgspec.json.Decoder(Claims)
 
     def issue(
-        self, *, audience: str, sub: UUID, ttl: int, tid: UUID | None = None, sid: UUID | None = None
+        self,
+        *,
+        audience: str,
+        sub: UUID,
+        ttl: int,
+        tid: UUID | None = None,
+        sid: UUID | None = None,
+        opr: Literal["read", "write"] | None = None,
     ) -> tuple[str, Claims]:
         """Sign a token that is valid for `ttl` seconds from now; return it and what it says.
 
         Raises:
-            ValueError: the audience is unknown; a tenant's token without `tid` or `sid`, an operator's with `tid`;
-                or `ttl` is not positive, or beyond what the keyring retains (a rotation would cut it short).
+            ValueError: the audience is unknown; a tenant's token without `tid` or `sid`, one of the control plane
+                with `tid`, `opr` in any but an operator's for a tenant; or `ttl` is not positive, or beyond what the
+                keyring retains (a rotation would cut it short).
         """
         if not 0 < ttl <= self._keyring.retain:
             raise ValueError(f"a token lives from 1 to {self._keyring.retain} seconds, not {ttl}")
         now = int(self._clock())
-        claims = Claims(iss=self._issuer, aud=audience, sub=sub, jti=uuid4(), iat=now, exp=now + ttl, tid=tid, sid=sid)
+        claims = Claims(
+            iss=self._issuer, aud=audience, sub=sub, jti=uuid4(), iat=now, exp=now + ttl, tid=tid, sid=sid, opr=opr
+        )
         if audience not in self._remembered or not _plane_fits(claims):
             raise ValueError(f"these claims do not make a token for {audience!r}")
         key = self._keyring.signing_key()
@@ -190,10 +215,12 @@ class Tokens:
 
 
 def _plane_fits(claims: Claims) -> bool:
-    """A tenant's token names tenant and session; an operator's never a tenant, whoever forgot to look at `aud`."""
-    if claims.aud == AUDIENCE_TENANT:
-        return claims.tid is not None and claims.sid is not None
-    return claims.tid is None
+    """A tenant's token names tenant and session; an operator's never a tenant, whoever forgot to look at `aud`, unless
+    it is one for that tenant, which says so."""
+    if claims.aud == AUDIENCE_PLATFORM:
+        return claims.tid is None and claims.opr is None
+    is_operators = claims.aud == AUDIENCE_OPERATOR_ACCESS
+    return claims.tid is not None and claims.sid is not None and (claims.opr is not None) == is_operators
 
 
 def _decode(segment: str) -> bytes:

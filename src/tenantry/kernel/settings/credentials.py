@@ -29,6 +29,20 @@ class Tokens(BaseModel):
     operator_token_ttl: int = whole(
         3600, least=1, most=86_400, description="Lifetime of an operator's access token.", unit="seconds"
     )
+    operator_access_ttl: int = whole(
+        1800,
+        least=60,
+        most=28_800,
+        description="How long an operator is let into an organization at most, with its consent.",
+        unit="seconds",
+    )
+    break_glass_ttl: int = whole(
+        900,
+        least=60,
+        most=3600,
+        description="How long an operator is let in at most without consent, the owners being told at once.",
+        unit="seconds",
+    )
     refresh_token_ttl: int = whole(
         2_592_000,
         least=1,
@@ -54,7 +68,8 @@ class Tokens(BaseModel):
     @property
     def keyring_retain(self) -> int:
         """Seconds for which a retired key still verifies: the longest token's lifetime, and a leeway."""
-        return max(self.access_token_ttl, self.operator_token_ttl) + _KEYRING_LEEWAY
+        longest = max(self.access_token_ttl, self.operator_token_ttl, self.operator_access_ttl, self.break_glass_ttl)
+        return longest + _KEYRING_LEEWAY
 
     @field_validator("token_issuer")
     @classmethod

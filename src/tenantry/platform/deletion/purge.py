@@ -35,6 +35,7 @@ from tenantry.platform.provisioning.models import Operation
 from tenantry.platform.provisioning.operations import OperationFailed
 from tenantry.platform.rollouts.models import RolloutTenant
 from tenantry.platform.signup.models import SignUp
+from tenantry.platform.tenant_access.models import OperatorAccess
 from tenantry.platform.tenants.lifecycle import require_state, transition
 from tenantry.platform.tenants.service import tombstone_slug
 from tenantry.platform.usage.draining import days_of, write_down
@@ -260,6 +261,9 @@ async def _scrub(work: Work, tenant: Tenant) -> dict[str, int]:
         delete(account_directory).where(account_directory.c.tenant_id == work.tenant_id).returning(literal(1))
     )
     sign_ups = await work.session.scalars(delete(SignUp).where(SignUp.tenant_id == work.tenant_id).returning(SignUp.id))
+    accesses = await work.session.scalars(
+        delete(OperatorAccess).where(OperatorAccess.tenant_id == work.tenant_id).returning(OperatorAccess.id)
+    )
     emptied = {
         "operations": len(operations.all()),
         "rolloutTenants": len(rollouts.all()),
@@ -267,6 +271,7 @@ async def _scrub(work: Work, tenant: Tenant) -> dict[str, int]:
         "schedules": len(schedules.all()),
         "directoryEntries": len(accounts.all()),
         "signUps": len(sign_ups.all()),
+        "operatorAccesses": len(accesses.all()),
     }
     transition(tenant, "purge")
     changes = {
@@ -297,11 +302,13 @@ async def _unscrubbed(work: Work) -> dict[str, int]:
     schedules = select(ScheduleEntry.id).where(ScheduleEntry.tenant_id == work.tenant_id)
     accounts = select(literal(1)).where(account_directory.c.tenant_id == work.tenant_id)
     sign_ups = select(SignUp.id).where(SignUp.tenant_id == work.tenant_id)
+    accesses = select(OperatorAccess.id).where(OperatorAccess.tenant_id == work.tenant_id)
     return {
         "jobs": len((await work.session.scalars(jobs)).all()),
         "schedules": len((await work.session.scalars(schedules)).all()),
         "directoryEntries": len((await work.session.scalars(accounts)).all()),
         "signUps": len((await work.session.scalars(sign_ups)).all()),
+        "operatorAccesses": len((await work.session.scalars(accesses)).all()),
         "operations": len((await work.session.scalars(operations)).all()),
         "rolloutTenants": len((await work.session.scalars(rollouts)).all()),
         "tenantFields": row["fields"] if row is not None else 0,

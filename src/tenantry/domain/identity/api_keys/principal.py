@@ -53,6 +53,7 @@ class KeyPrincipal:
     permissions: frozenset[str]
     is_superuser: bool = False
     """Never, whosever the key is: scopes are permissions, and this is none."""
+    operator_access_id: None = None
 
 
 async def load_principal(

@@ -34,6 +34,7 @@ class Standing:
     is_owner: bool
     permissions: frozenset[str]
     api_key_id: UUID | None = None
+    operator_access_id: None = None
 
     @property
     def user_id(self) -> UUID:
