@@ -416,7 +416,7 @@ async def test_of_the_steps_only_those_with_logic_in_python_run_through_alembic(
 
     def spy(connection: Connection, tree: Tree, revision: str) -> None:
         # Some other test's provisioner may be at work in this process, on a database of its own.
-        if connection.engine.url == engine.url:
+        if connection.engine is engine.sync_engine:
             through_alembic.append(revision)
         upgrade(connection, tree, revision)
 

@@ -34,6 +34,7 @@ _COMMANDS = {
         "tenantry.cli.mail",
         "Read the mail that the development outbox has kept, and test whether mail goes out.",
     ),
+    "doctor": ("tenantry.cli.doctor", "Look a deployment over, and say what is wrong with it and what to do."),
     "catalog": ("tenantry.cli.catalog", "Show how much there is in the database's catalog, and how it grows."),
     "usage": ("tenantry.cli.usage", "Show what tenants have used, and export it for the bills."),
     "top": (

@@ -153,7 +153,7 @@ async def working_logins(control: ControlPlane) -> list[DemoLogin]:
                     User.email.in_([person.email for person in people]), User.is_active
                 )
             )
-            hashes: dict[str, str | None] = dict(rows.tuples().all())
+            hashes = {row.email: row.hashed_password for row in rows}
         found += [
             DemoLogin(organization=tenant.slug, email=person.email, password=organization.password, role=person.role)
             for person in people

@@ -56,6 +56,9 @@ LOST = (
 )
 """What a database that is away looks like to whoever works without a request and comes back later."""
 
+# The address goes to asyncpg as it is: SQLAlchemy would take it apart, and know neither `sslmode` nor several hosts.
+_DRIVER = "postgresql+asyncpg://"
+
 _log = structlog.get_logger(__name__)
 
 
@@ -279,6 +282,7 @@ class Database:
         self._labels = labels
         self._closing = False
         arguments: dict[str, Any] = {
+            "dsn": url,
             "connection_class": connection_class,
             "timeout": connect_timeout,
             "server_settings": {"application_name": application_name},
@@ -292,7 +296,7 @@ class Database:
             # A pooler refuses start-up parameters that it does not know.
             del arguments["server_settings"]
         self.engine: AsyncEngine = create_async_engine(
-            url.replace("postgresql://", "postgresql+asyncpg://", 1),
+            _DRIVER,
             connect_args=arguments,
             poolclass=TenantPool,
             pool_size=pool_size,
@@ -471,8 +475,9 @@ four fifths of the time)."""
 def owner_engine(url: str, *, pool_size: int = 2) -> AsyncEngine:
     """The engine of the provisioner and of migrations, which log in as `tenantry_owner`; no serving process has it."""
     engine = create_async_engine(
-        url.replace("postgresql://", "postgresql+asyncpg://", 1),
+        _DRIVER,
         connect_args={
+            "dsn": url,
             "connection_class": DriverConnection,
             "server_settings": {
                 "application_name": "tenantry-owner",

@@ -20,6 +20,7 @@ __all__ = (
     "check_storage_url",
     "is_hostname",
     "is_ip",
+    "is_loopback",
     "is_origin",
     "parse_sender",
     "redact_url",
@@ -161,7 +162,7 @@ def check_mail_url(url: str) -> str:
     if asked and (len(asked) > 1 or asked[0][0] != "tls" or asked[0][1] not in {"starttls", "implicit", "none"}):
         raise ValueError(f"{MAIL_FORM}, tls being starttls, implicit or none")
     host = re.sub(r":\d+$", "", match["hosts"]).strip("[]")
-    if match["user"] is not None and ("tls", "none") in asked and not _is_loopback(host):
+    if match["user"] is not None and ("tls", "none") in asked and not is_loopback(host):
         raise ValueError("tls other than none where a password is sent")
     return scheme + url[len(scheme) :].replace("/?", "?").rstrip("/")
 
@@ -210,7 +211,8 @@ def is_hostname(text: str) -> bool:
     return len(text) <= 253 and all(map(_HOSTNAME_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine can reach that host."""
     return host.lower() == "localhost" or (is_ip(host) and ipaddress.ip_address(host).is_loopback)
 
 
