@@ -80,7 +80,7 @@ lock: ## Resolve the requirements again and export them with hashes (needs uv)
 	@command -v uv >/dev/null || { echo 'make lock needs uv on the PATH'; exit 1; }
 	$(BUILD_REQUIRES) | $(COMPILE) $(LOCK_ARGS) --extra dev pyproject.toml - -o requirements/dev.txt
 	$(BUILD_REQUIRES) | $(COMPILE) -c requirements/dev.txt --extra embedded pyproject.toml - -o requirements/up.txt
-	$(COMPILE) -c requirements/dev.txt pyproject.toml -o requirements/runtime.txt
+	$(COMPILE) -c requirements/dev.txt --extra otel pyproject.toml -o requirements/runtime.txt
 	$(BUILD_REQUIRES) | $(COMPILE) -c requirements/dev.txt - -o requirements/build.txt
 	$(COMPILE) $(LOCK_ARGS) $(PEER).in -o $(PEER).txt
 	@! grep -nE '://|--index|--extra|--find|file:|/' requirements/*.txt $(PEER).txt || { echo 'an address got into the requirements'; exit 1; }

@@ -28,7 +28,7 @@ def every_command() -> Iterator[tuple[str, ...]]:
                 yield from walk((*path, name), inner)
 
     for name, (module, _) in _COMMANDS.items():
-        yield from walk((name,), getattr(import_module(module), name))
+        yield from walk((name,), getattr(import_module(module), name.replace("-", "_")))
 
 
 @pytest.mark.parametrize("path", tuple(every_command()), ids=" ".join)
@@ -41,7 +41,7 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
 
 def test_the_overview_says_of_each_command_what_the_command_says() -> None:
     for name, (module, text) in _COMMANDS.items():
-        command: click.Command = getattr(import_module(module), name)
+        command: click.Command = getattr(import_module(module), name.replace("-", "_"))
         assert command.help is not None
         first = " ".join(command.help.partition("\n\n")[0].split())
         assert text == first or text.removesuffix(".").split()[0] == first.split()[0], name

@@ -127,9 +127,9 @@ def test_an_empty_warm_pool_is_found(patient: Patient) -> None:
 
 
 def test_a_tenant_that_was_left_behind_is_found(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenantry.tenancy.release.OLDEST_SERVED", "0014")
+    monkeypatch.setattr("tenantry.tenancy.release.OLDEST_SERVED", "0016")
     with patient.ailing(
-        ["UPDATE platform.tenant SET revision = '0014' WHERE slug = 'acme'"],
+        ["UPDATE platform.tenant SET revision = '0016' WHERE slug = 'acme'"],
         ["UPDATE platform.tenant SET revision = (SELECT max(revision) FROM platform.tenant WHERE slug = 'globex')"],
     ):
         assert "revisions.behind" in codes(examine(patient, "--only", "revisions", code=1), "warning")

@@ -11,6 +11,7 @@ import pytest
 
 from tests.databases import Template
 from tests.isolation.estate import Estate, open_estate
+from tests.world import World
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,14 @@ async def _lost_connections_are_no_news(anyio_backend: str) -> AsyncIterator[Non
     loop.set_exception_handler(sift)
     yield
     loop.set_exception_handler(report)
+
+
+@pytest.fixture(autouse=True)
+def _patience_with_strangers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cases try hundreds of keys that are none from one address, of which there is a limit (tests/tenancy)."""
+    if "world" in request.fixturenames:
+        world: World = request.getfixturevalue("world")
+        monkeypatch.setattr(world.app.state.rates, "_stranger", (1, 1_000_000))
 
 
 @pytest.fixture(autouse=True)

@@ -90,7 +90,7 @@ def test_the_apis_endpoint_asks_for_it_as_well() -> None:
     app = Litestar([], plugins=[HttpPlugin(title="Test", version="1")], logging_config=None)
     app.state["metrics_guard"] = MetricsGuard(settings(metrics_token=TOKEN))
     with TestClient(edge(app)) as client:
-        refused = client.get("/metrics", headers={"Authorization": "Bearer ä".encode()})
+        refused = client.get("/metrics", headers={b"Authorization": "Bearer ä".encode()})
         assert (refused.status_code, refused.json()["type"]) == (401, "/problems/not-authenticated")
         assert client.get("/metrics").status_code == 401
         assert client.get("/metrics", headers=bearer(TOKEN)).status_code == 200

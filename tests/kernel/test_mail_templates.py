@@ -32,6 +32,10 @@ GIVEN: dict[str, Any] = {
     "device": "Firefox on Windows",
     "address": "203.0.113.9",
     "moment": "23 November 2026, 19:05 UTC",
+    "operator": "Olga Operator",
+    "reason": "Ticket 7",
+    "access": "read",
+    "until": "23 November 2026, 19:20 UTC",
 }
 
 

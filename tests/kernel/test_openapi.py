@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 import schemathesis
-import yaml  # type: ignore[import-untyped]
+import yaml
 from hypothesis import HealthCheck, Phase, settings
 from litestar import Controller, Litestar, Request, Router, delete, get, patch, post
 from litestar.connection import ASGIConnection

@@ -71,7 +71,12 @@ async def provisioner(api: World, **replaced: Any) -> AsyncIterator[Provisioner]
 
 
 async def furnish(api: World, slug: str, *, teams: int = 2) -> Furnished:
-    """Make a tenant, and give it something of everything."""
+    """Make a tenant, and give it something of everything.
+
+    Its requests are not counted and nothing of it is cached: keys that come by themselves, a moment later.
+    """
+    api.app.state.use.add = lambda _: None
+    api.app.state.database.followers.clear()
     made = await api.operator.post("/platform/tenants", json=tenant_body(slug))
     assert made.status_code == 202, made.text
     async with provisioner(api) as worker:

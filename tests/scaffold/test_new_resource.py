@@ -42,8 +42,10 @@ def _texts(folder: Path) -> dict[Path, str]:
 
 
 def _lint(copy: Path) -> None:
-    run_python(copy, "-m", "ruff", "check", "--no-cache", "src", "tests", "migrations")
-    run_python(copy, "-m", "ruff", "format", "--check", "--diff", "--no-cache", "src", "tests", "migrations")
+    # Without the benchmarks beside them, tests of those would import strangers.
+    places = ("src", "migrations", "tests/domain")
+    run_python(copy, "-m", "ruff", "check", "--no-cache", *places)
+    run_python(copy, "-m", "ruff", "format", "--check", "--diff", "--no-cache", *places)
 
 
 def test_it_says_what_it_writes_and_writes_that(tmp_path: Path) -> None:
@@ -69,7 +71,7 @@ def test_it_says_what_it_writes_and_writes_that(tmp_path: Path) -> None:
     [
         ("team", "name:str", "there is a table 'team' already"),
         ("Invoice", "name:str", "lower-case"),
-        ("sheep", "name:str --", "is no type"),
+        ("sheep", "name:string", "is no type"),
         ("invoice", "number", "expected a type"),
     ],
 )

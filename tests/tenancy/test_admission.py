@@ -266,7 +266,7 @@ async def test_a_plans_idle_timeout_takes_the_connection_from_whoever_does_nothi
 
 _IDLE = """
 SELECT pid FROM pg_stat_activity
- WHERE datname = current_database() AND state = 'idle in transaction' AND application_name = 'tenantry'
+ WHERE datname = current_database() AND state = 'idle in transaction' AND application_name LIKE 'tenantry:%'
    AND backend_type = 'client backend' AND $1::text IS NOT NULL
  LIMIT 1
 """

@@ -111,7 +111,7 @@ async def test_the_server_knows_whose_transaction_it_is_at(
         try:
             async with watchful.transaction(tenant.context.read_scope) as transaction:
                 pid = await transaction.connection.fetchval("SELECT pg_backend_pid()")
-                assert await application_names(world, pid) == f"tenantry:{tenant.slug} GET /api/teams/{{team_id}}"
+                assert await application_names(world, pid) == f"watchful:{tenant.slug} GET /api/teams/{{team_id}}"
         finally:
             WORK.reset(token)
         assert await application_names(world, pid) == "watchful", "after the transaction it is the pool's again"
@@ -130,7 +130,7 @@ async def test_labels_can_be_switched_off(world: World, acme: TenantHandle) -> N
 
 @given(st.text(max_size=100), st.text(max_size=200))
 def test_nothing_ends_a_label_early(tenant: str, work: str) -> None:
-    clause = label_clause(tenant, work)
+    clause = label_clause("tenantry-api", tenant, work)
     match = re.fullmatch(r"; SET LOCAL application_name TO '([A-Za-z0-9 _./{}:?-]*)'", clause)
     assert match is not None
     assert len(match[1]) <= 63
@@ -150,7 +150,7 @@ async def test_a_hostile_name_is_a_label_and_no_statement(watchful: Database, ac
         WORK.reset(token)
     assert row is not None
     assert row["role"] == scope.role
-    assert row["label"].startswith("tenantry:")
+    assert row["label"].startswith("watchful:")
     assert not set(row["label"]) & set("';\\*$")
 
 
@@ -172,9 +172,14 @@ async def test_routes_and_jobs_name_what_they_are_at(world: World, acme: TenantH
 
 async def test_pools_count_what_they_open_and_why_they_close(world: World, acme: TenantHandle) -> None:
     database = Database(world.addresses.app_url, pool_size=1, max_overflow=1, application_name="counted")
-    opened = lambda: value("tenantry_database_connections_opened_total", pool="counted")  # noqa: E731
-    closed = lambda reason: value("tenantry_database_connections_closed_total", pool="counted", reason=reason)  # noqa: E731
     scope = acme.context.read_scope
+
+    def opened() -> float:
+        return value("tenantry_database_connections_opened_total", pool="counted")
+
+    def closed(reason: str) -> float:
+        return value("tenantry_database_connections_closed_total", pool="counted", reason=reason)
+
     try:
         before = value("tenantry_database_transaction_seconds_count", plane="tenant")
         async with database.transaction(scope), database.transaction(scope):

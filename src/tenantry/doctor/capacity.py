@@ -124,7 +124,7 @@ async def check_capacity(site: Site) -> list[Finding]:
         other_tables=row["all_tables"] - row["tables"],
         backends=planned,
         memory=memory or 4 * row["buffers"],
-        recycled=getattr(site.settings, "database_connection_tenants", None),
+        recycled=site.settings.database_connection_tenants,
     )
     (growth,) = await site.control(_GROWTH)
     daily = growth["more"] / growth["days"] if growth["days"] else 0.0

@@ -16,29 +16,27 @@ __all__ = ("check_hardening", "check_privileges")
 # Every privilege and every ownership of a role that is not built in has a row in pg_shdepend, whatever the object is:
 # one look there sees them all. Those of the database itself have no database.
 _HOLDERS = """
-WITH role AS MATERIALIZED (
-    SELECT oid, rolname::text AS name, rolname ~ '^t_[0-9a-f]{32}$' AS is_tenant FROM pg_roles WHERE rolname <> $1
-), held AS (
-    SELECT r.name AS role, r.is_tenant, d.deptype, d.classid, d.objid, d.objsubid, d.dbid,
+WITH held AS (
+    -- Names by look-up, not by join: without fresh statistics, the planner would compare every row with every schema.
+    SELECT pg_get_userbyid(d.refobjid)::text AS role, d.deptype, d.classid, d.objid, d.objsubid,
            coalesce(c.relnamespace, p.pronamespace, a.defaclnamespace,
-                    CASE WHEN d.classid = 'pg_namespace'::regclass THEN d.objid END) AS space
+                    CASE WHEN d.classid = 'pg_namespace'::regclass THEN d.objid END)::regnamespace::text AS space
       FROM pg_shdepend d
-      JOIN role r ON d.refclassid = 'pg_authid'::regclass AND r.oid = d.refobjid
       LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
       LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
       LEFT JOIN pg_default_acl a ON d.classid = 'pg_default_acl'::regclass AND a.oid = d.objid
-     WHERE d.deptype IN ('a', 'o')
+     WHERE d.refclassid = 'pg_authid'::regclass AND d.deptype IN ('a', 'o')
+       AND d.refobjid <> (SELECT oid FROM pg_roles WHERE rolname = $1)
        AND (d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
             OR (d.classid = 'pg_database'::regclass
                 AND d.objid = (SELECT oid FROM pg_database WHERE datname = current_database())))
 )
-SELECT h.role, h.is_tenant, h.deptype::text AS kind, n.nspname::text AS space,
-       pg_describe_object(h.classid, h.objid, h.objsubid) AS object
-  FROM held h LEFT JOIN pg_namespace n ON n.oid = h.space
- WHERE NOT (h.is_tenant AND h.deptype = 'a' AND n.nspname = h.role)
+SELECT h.role, h.deptype::text AS kind, pg_describe_object(h.classid, h.objid, h.objsubid) AS object
+  FROM held h
+ WHERE NOT (h.deptype = 'a' AND h.role ~ '^t_[0-9a-f]{32}$' AND h.space IS NOT DISTINCT FROM h.role)
    AND NOT (h.role = $2 AND h.deptype = 'a' AND h.classid = 'pg_database'::regclass)
-   AND NOT (h.role = $3 AND h.deptype = 'a' AND n.nspname = $5)
-   AND NOT (h.role = $4 AND h.deptype = 'a' AND n.nspname = $5
+   AND NOT (h.role = $3 AND h.deptype = 'a' AND h.space IS NOT DISTINCT FROM $5)
+   AND NOT (h.role = $4 AND h.deptype = 'a' AND h.space IS NOT DISTINCT FROM $5
             AND h.classid IN ('pg_namespace'::regclass, 'pg_proc'::regclass))
  ORDER BY h.role, object LIMIT 200
 """

@@ -48,12 +48,10 @@ SELECT slot_name::text AS name, coalesce(wal_status, 'unknown') AS status,
 
 def planned_connections(settings: Any, *, api_replicas: int, worker_replicas: int) -> int:
     """The most that so many processes with these settings open, the provisioner and a few commands included."""
-    each = settings.database_pool_size + getattr(settings, "database_max_overflow", 0) + 1
-    api = getattr(settings, "database_connections", settings.workers * each)
     # A worker has one for each job, three for its own errands, and one that listens.
     worker = settings.worker_concurrency + 4
     provisioner_and_commands = 16
-    return int(api_replicas * api + worker_replicas * worker + provisioner_and_commands)
+    return int(api_replicas * settings.database_connections + worker_replicas * worker + provisioner_and_commands)
 
 
 async def check_connections(site: Site) -> list[Finding]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tenantry.features import DOMAIN_FEATURES, PLATFORM_FEATURES, SHARED_METADATA, TENANT_METADATA
 from tenantry.scaffold.files import migration, package_files, test_file
 from tenantry.scaffold.resource import NameRefused
 from tenantry.tenancy.autogenerate import check_checkout, next_number
@@ -95,9 +96,6 @@ def write_resource(plan: Plan) -> None:
 
 
 def _refuse_taken(resource: Resource, root: Path) -> None:
-    # Imported here: the manifests of everything take a second, and a wrong name is to be told at once.
-    from tenantry.features import DOMAIN_FEATURES, PLATFORM_FEATURES, SHARED_METADATA, TENANT_METADATA
-
     tables = {table.name for metadata in (TENANT_METADATA, SHARED_METADATA) for table in metadata.tables.values()}
     if resource.name in tables:
         raise NameRefused(f"there is a table {resource.name!r} already")

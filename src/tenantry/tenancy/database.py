@@ -404,7 +404,7 @@ class Database:
         driver: ScopedConnection = adapter._connection
         self.retirement.meets(driver, scope.role)
         try:
-            driver.arm(scope, label_clause(scope.tenant, WORK.get()) if self._labels else "")
+            driver.arm(scope, label_clause(self.name, scope.tenant, WORK.get()) if self._labels else "")
             if tracing.ACTIVE is not None:
                 driver.span = tracing.ACTIVE.transaction(scope.tenant, scope.plane, read_only=scope.read_only)
             # SQLAlchemy's adapter would begin at the first statement; asked to do so now, the driver's own queries

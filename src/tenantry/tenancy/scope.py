@@ -44,15 +44,15 @@ def schema_name(tenant_id: UUID) -> str:
 
 
 @lru_cache(maxsize=8192)
-def label_clause(tenant: str, work: str) -> str:
+def label_clause(program: str, tenant: str, work: str) -> str:
     """What the message that opens a transaction ends with, so that the server can say whose it is.
 
-    `SET LOCAL application_name`, of a tenant's slug and a route or a job. It is in pg_stat_activity and in the server's
-    log (%a) for every statement of the transaction, and in none of their texts: with a comment there, each tenant's
-    statements would be others to the caches of prepared ones. Both parts are ours (a slug's form is checked by the
-    database, a route is a template); what could end the text is taken out all the same.
+    `SET LOCAL application_name`, of what the connection is called, a tenant's slug, and a route or a job. It is in
+    pg_stat_activity and in the server's log (%a) for every statement of the transaction, and in none of their texts:
+    with a comment there, each tenant's statements would be others to the caches of prepared ones. All of it is ours (a
+    slug's form is checked by the database, a route is a template); what could end the text is taken out all the same.
     """
-    label = _NOT_OF_A_LABEL.sub("?", f"tenantry:{tenant or '-'} {work or '-'}")[:_LABEL_LENGTH]
+    label = _NOT_OF_A_LABEL.sub("?", f"{program}:{tenant or '-'} {work or '-'}")[:_LABEL_LENGTH]
     return f"; SET LOCAL application_name TO '{label}'"
 
 

@@ -41,14 +41,14 @@ Sort = Literal["requests", "jobs", "waiting", "connections", "today"]
 _MOST_QUEUES = 1000
 _TENANTS = "^t_[0-9a-f]{32}$"
 # Whether a connection is in a transaction pg_stat_activity tells its own login alone, and pg_locks everybody: a
-# transaction holds a lock on its own number.
+# transaction holds a lock on its own number. What follows a colon is what the transaction says of itself.
 _PROCESSES = text("""
-SELECT a.application_name AS name, count(*) AS connections, count(v.pid) AS in_use
+SELECT split_part(a.application_name, ':', 1) AS name, count(*) AS connections, count(v.pid) AS in_use
   FROM pg_catalog.pg_stat_activity a
   LEFT JOIN (SELECT DISTINCT l.pid FROM pg_catalog.pg_locks l
               WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock') v ON v.pid = a.pid
  WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
- GROUP BY a.application_name
+ GROUP BY split_part(a.application_name, ':', 1)
  ORDER BY connections DESC, name
 """)
 

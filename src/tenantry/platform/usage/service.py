@@ -7,6 +7,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from redis.exceptions import RedisError
 from sqlalchemy import BigInteger, Float, cast, func, literal_column, select, text
 
 from tenantry.kernel.errors import UnavailableException
@@ -79,7 +80,8 @@ class Metering:
         found.connections = 0 if row is None else row.connections
         try:
             found.jobs = (await self._jobs.stats(tenant=context.slug, limit=1)).total
-        except UnavailableException:
+        except (UnavailableException, RedisError, OSError, TimeoutError):
+            # Redis is away; the rest is known all the same.
             found.jobs = None
         return found
 
