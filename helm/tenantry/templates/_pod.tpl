@@ -173,6 +173,8 @@ env:
       secretKeyRef:
         name: {{ $ref.name }}
         key: {{ $ref.key }}
+  {{- else if and (eq . "redisUrl") $root.Values.valkey.enabled }}
+  {{- include "tenantry.valkeyEnv" $root | nindent 2 }}
   {{- end }}
   {{- end }}
   {{- if has "storage" .uses }}

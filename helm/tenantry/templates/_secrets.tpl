@@ -2,7 +2,7 @@
 
 {{/* The names of all, in one place. */}}
 {{- define "tenantry.secretItems" -}}
-databaseUrl databaseOwnerUrl databaseListenUrl databaseReplicaUrl redisUrl mailUrl storageAccessKeyId storageSecretAccessKey metricsToken tracingHeaders keyring vault
+databaseUrl databaseOwnerUrl databaseListenUrl databaseReplicaUrl redisUrl mailUrl storageAccessKeyId storageSecretAccessKey metricsToken tracingHeaders valkeyPassword pgbouncerUsers keyring vault valkeyPassword pgbouncerUsers
 {{- end -}}
 
 {{/* Where a secret is, as YAML of `name` and `key`; nothing where it is not given.
@@ -16,9 +16,6 @@ key: {{ $secret.key }}
 {{- else if or $secret.value $secret.remoteRef -}}
 name: {{ printf "%s-%s%s" $full (ternary "hook-" "" (default false .hook)) (kebabcase .item) }}
 key: {{ $secret.key }}
-{{- else if and (eq .item "redisUrl") .root.Values.valkey.enabled -}}
-name: {{ printf "%s-valkey" $full }}
-key: url
 {{- end -}}
 {{- end -}}
 
