@@ -44,6 +44,18 @@ securityContext:
 {{- end }}
 {{- end -}}
 
+{{/* A selector of the pods of several components. Takes (dict "root" $ "components" (list …)). */}}
+{{- define "tenantry.anyOf" -}}
+matchLabels:
+  app.kubernetes.io/name: {{ include "tenantry.name" .root }}
+  app.kubernetes.io/instance: {{ .root.Release.Name }}
+matchExpressions:
+  - key: app.kubernetes.io/component
+    operator: In
+    values:
+      {{- toYaml .components | nindent 6 }}
+{{- end -}}
+
 {{- define "tenantry.valkeyName" -}}
 {{- printf "%s-valkey" (include "tenantry.fullname" .) -}}
 {{- end -}}
@@ -62,6 +74,16 @@ securityContext:
       key: {{ $ref.key }}
 - name: TENANTRY_REDIS_URL
   value: redis://:$(VALKEY_PASSWORD)@{{ include "tenantry.valkeyName" . }}:6379/0
+{{- end -}}
+
+{{/* Where backups are kept: for their pods alone, since no other has the keys without which it is refused. */}}
+{{- define "tenantry.backupEnv" -}}
+{{- range $name, $value := dict "URL" .Values.backups.url "S3_ENDPOINT" .Values.backups.s3.endpoint "S3_REGION" .Values.backups.s3.region }}
+{{- with $value }}
+- name: TENANTRY_BACKUP_{{ $name }}
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{/* What is wrong with the values of these parts, as a YAML list. */}}
@@ -101,6 +123,19 @@ securityContext:
 {{- $problems = append $problems "secrets.databaseOwnerUrl: expected PostgreSQL's own address, and not PgBouncer's" -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- if or .Values.cronJobs.backup.enabled .Values.cronJobs.backupVerify.enabled .Values.cronJobs.backupPrune.enabled -}}
+{{- if not .Values.backups.url -}}
+{{- $problems = append $problems "backups.url: expected s3://bucket/prefix, since a CronJob of backups is enabled" -}}
+{{- end -}}
+{{- if not (include "tenantry.secretRef" (dict "root" $ "item" "backupKeys")) -}}
+{{- $problems = append $problems "secrets.backupKeys: expected the keys that encrypt backups, as existingSecret, remoteRef or value, since a CronJob of backups is enabled" -}}
+{{- end -}}
+{{- end -}}
+{{- $key := include "tenantry.secretRef" (dict "root" $ "item" "backupAccessKeyId") -}}
+{{- $secretKey := include "tenantry.secretRef" (dict "root" $ "item" "backupSecretAccessKey") -}}
+{{- if ne (empty $key) (empty $secretKey) -}}
+{{- $problems = append $problems "secrets: expected backupAccessKeyId and backupSecretAccessKey together, or neither" -}}
 {{- end -}}
 {{- toYaml $problems -}}
 {{- end -}}

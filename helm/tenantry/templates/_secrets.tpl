@@ -2,7 +2,7 @@
 
 {{/* The names of all, in one place. */}}
 {{- define "tenantry.secretItems" -}}
-databaseUrl databaseOwnerUrl databaseListenUrl databaseReplicaUrl redisUrl mailUrl storageAccessKeyId storageSecretAccessKey metricsToken tracingHeaders valkeyPassword pgbouncerUsers keyring vault valkeyPassword pgbouncerUsers
+databaseUrl databaseOwnerUrl databaseListenUrl databaseReplicaUrl redisUrl mailUrl storageAccessKeyId storageSecretAccessKey metricsToken tracingHeaders valkeyPassword pgbouncerUsers keyring vault valkeyPassword pgbouncerUsers backupKeys backupAccessKeyId backupSecretAccessKey
 {{- end -}}
 
 {{/* Where a secret is, as YAML of `name` and `key`; nothing where it is not given.
@@ -30,6 +30,8 @@ key: {{ $secret.key }}
   "mailUrl" "TENANTRY_MAIL_URL"
   "storageAccessKeyId" "TENANTRY_STORAGE_S3_ACCESS_KEY_ID"
   "storageSecretAccessKey" "TENANTRY_STORAGE_S3_SECRET_ACCESS_KEY"
+  "backupAccessKeyId" "TENANTRY_BACKUP_S3_ACCESS_KEY_ID"
+  "backupSecretAccessKey" "TENANTRY_BACKUP_S3_SECRET_ACCESS_KEY"
   "tracingHeaders" "OTEL_EXPORTER_OTLP_HEADERS"
 ) . -}}
 {{- end -}}
@@ -39,6 +41,7 @@ key: {{ $secret.key }}
 {{- $files := dict
   "keyring" (dict "variable" "TENANTRY_KEYRING" "folder" "/run/tenantry/keyring" "file" "keyring.json")
   "vault" (dict "variable" "TENANTRY_VAULT_FILE" "folder" "/run/tenantry/vault" "file" "vault.json")
+  "backupKeys" (dict "variable" "TENANTRY_BACKUP_KEY_FILE" "folder" "/run/tenantry/backup" "file" "backup-keys.json")
   "metricsToken" (dict "variable" "TENANTRY_METRICS_TOKEN_FILE" "folder" "/run/tenantry/metrics" "file" "token")
 -}}
 {{- if hasKey $files . -}}
