@@ -10,20 +10,16 @@ import json
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from annotated_types import Ge, Gt, Le
+from chart_values import CHART, read_values
 from pydantic.fields import FieldInfo
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from chart_values import CHART, read_values  # type: ignore[import-not-found,unused-ignore]  # noqa: E402
-
-from tenantry.kernel.settings import Settings  # noqa: E402
-from tenantry.kernel.settings.fields import expected  # noqa: E402
+from tenantry.kernel.settings import Settings
+from tenantry.kernel.settings.fields import expected
 
 Schema = dict[str, Any]
 

@@ -20,7 +20,7 @@ DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
 
 
 def said(**values: Any) -> str:
-    """What helm answers to the least that it takes with these values above it, without the chart's name and the like."""
+    """What helm answers to the least that it takes with these values above it."""
     with pytest.raises(RefusedError) as refused:
         render(merged(MINIMAL, values))
     return str(refused.value)
