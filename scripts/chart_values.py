@@ -42,7 +42,7 @@ def read_values(text: str) -> list[Value]:
 
 def _described(values: object, prefix: str, comments: dict[str, str]) -> Iterator[Value]:
     if not isinstance(values, dict) or not values:
-        raise ValueError(f"{prefix.rstrip('.')} has no description: write `# -- …` above it")  # noqa: TRY004
+        raise ValueError(f"{prefix.rstrip('.')} has no description: write `# -- …` above it")
     for name, value in values.items():
         path = f"{prefix}{name}"
         if path in comments:

@@ -51,10 +51,7 @@ metadata:
   name: {{ .name }}
   namespace: {{ .root.Release.Namespace }}
   labels:
-    {{- include "tenantry.labels" (dict "root" .root "component" .component) | nindent 4 }}
-    {{- with .labels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- merge (dict) (include "tenantry.labels" (dict "root" .root "component" .component) | fromYaml) (.labels | default dict) | toYaml | nindent 4 }}
   {{- with merge (dict) (.annotations | default dict) .root.Values.annotations }}
   annotations:
     {{- toYaml . | nindent 4 }}

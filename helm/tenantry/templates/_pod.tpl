@@ -24,10 +24,7 @@ The result is the content of a `template:`.
 {{- $uses := .uses | default list -}}
 metadata:
   labels:
-    {{- include "tenantry.podLabels" (dict "root" .root "component" .component) | nindent 4 }}
-    {{- with $settings.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- merge (dict) (include "tenantry.podLabels" (dict "root" .root "component" .component) | fromYaml) ($settings.podLabels | default dict) | toYaml | nindent 4 }}
   annotations:
     {{- if not .hook }}
     checksum/config: {{ include "tenantry.configData" .root | sha256sum }}

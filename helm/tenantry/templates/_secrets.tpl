@@ -2,7 +2,7 @@
 
 {{/* The names of all, in one place. */}}
 {{- define "tenantry.secretItems" -}}
-databaseUrl databaseOwnerUrl databaseListenUrl databaseReplicaUrl redisUrl mailUrl storageAccessKeyId storageSecretAccessKey metricsToken tracingHeaders valkeyPassword pgbouncerUsers keyring vault valkeyPassword pgbouncerUsers backupKeys backupAccessKeyId backupSecretAccessKey
+databaseUrl databaseOwnerUrl databaseListenUrl databaseReplicaUrl redisUrl mailUrl storageAccessKeyId storageSecretAccessKey metricsToken tracingHeaders valkeyPassword pgbouncerUsers keyring vault backupKeys backupAccessKeyId backupSecretAccessKey
 {{- end -}}
 
 {{/* Where a secret is, as YAML of `name` and `key`; nothing where it is not given.
