@@ -30,20 +30,20 @@ startupProbe:
     path: /health/live
     port: metrics
   periodSeconds: 2
-  timeoutSeconds: {{ .timeoutSeconds }}
+  timeoutSeconds: {{ .timeoutSeconds | int64 }}
   failureThreshold: {{ div .startupSeconds 2 }}
 readinessProbe:
   httpGet:
     path: /health/ready
     port: metrics
-  periodSeconds: {{ .periodSeconds }}
-  timeoutSeconds: {{ .timeoutSeconds }}
+  periodSeconds: {{ .periodSeconds | int64 }}
+  timeoutSeconds: {{ .timeoutSeconds | int64 }}
 livenessProbe:
   httpGet:
     path: /health/live
     port: metrics
-  periodSeconds: {{ .periodSeconds }}
-  timeoutSeconds: {{ .timeoutSeconds }}
+  periodSeconds: {{ .periodSeconds | int64 }}
+  timeoutSeconds: {{ .timeoutSeconds | int64 }}
   failureThreshold: 12
 {{- end -}}
 
@@ -53,6 +53,22 @@ livenessProbe:
   value: {{ .Values.listenAddress | quote }}
 - name: TENANTRY_METRICS_PORT
   value: {{ .Values.metrics.port | quote }}
+{{- end -}}
+
+{{/* What a Job does when its pod ends with an error: a node that was drained counts for nothing, and what another try
+     would not change is final (exit codes of the commands: 2 a mistake, 4 something that is in the way).
+     Takes (dict "final" (list 2)). */}}
+{{- define "tenantry.podFailurePolicy" -}}
+podFailurePolicy:
+  rules:
+    - action: Ignore
+      onPodConditions:
+        - type: DisruptionTarget
+          status: "True"
+    - action: FailJob
+      onExitCodes:
+        operator: In
+        values: {{ toJson .final }}
 {{- end -}}
 
 {{/* The secrets of backups and of whatever else acts as the owner: those of the provisioner. */}}

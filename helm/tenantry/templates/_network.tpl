@@ -6,7 +6,7 @@
 - ports:
     {{- range $port := .ports }}
     {{- range $protocol := $protocols }}
-    - port: {{ $port }}
+    - port: {{ $port | int64 }}
       protocol: {{ $protocol }}
     {{- end }}
     {{- end }}
