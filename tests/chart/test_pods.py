@@ -178,10 +178,12 @@ def test_no_budget_guards_a_single_pod(rendering: Rendering) -> None:
         component = budget["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]
         owner = rendering.pod(component).owner
         scalers = [
-            scaler for scaler in rendering.of("HorizontalPodAutoscaler") if _target(scaler) == owner["metadata"]["name"]
+            scaler["spec"]
+            for scaler in rendering.of("HorizontalPodAutoscaler", "ScaledObject")
+            if _target(scaler) == owner["metadata"]["name"]
         ]
-        least = scalers[0]["spec"]["minReplicas"] if scalers else owner["spec"]["replicas"]
-        assert least > 1, component
+        least = [spec.get("minReplicas", spec.get("minReplicaCount")) for spec in scalers]
+        assert (least or [owner["spec"]["replicas"]])[0] > 1, component
 
 
 def _target(scaler: dict[str, Any]) -> str:
