@@ -128,7 +128,7 @@ _OWN: dict[str, Values] = {
             "valkeyPassword": {"value": "c3VwZXJzZWNyZXQ"},
         },
         "storage": {"volume": {"enabled": True}},
-        "valkey": {"enabled": True},
+        "valkey": {"enabled": True, "runAsUser": None},
         "api": {"replicas": 1},
         "worker": {"replicas": 1, "autoscaling": {"enabled": True}},
         "networkPolicy": {"enabled": False},

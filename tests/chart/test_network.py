@@ -84,7 +84,8 @@ def test_each_pod_reaches_those_that_it_needs_and_no_other(full: Rendering) -> N
 @pytest.mark.parametrize("case", GUARDED, indirect=True)
 def test_each_pod_has_the_policy_that_refuses_and_one_of_its_own(rendering: Rendering) -> None:
     for pod in rendering.pods():
-        wide, own = [], []
+        wide: list[Object] = []
+        own: list[Object] = []
         for policy in _policies(rendering, pod):
             assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"], policy["metadata"]["name"]
             labels = policy["spec"]["podSelector"]["matchLabels"]
