@@ -51,17 +51,18 @@ def _files(copy: Path) -> list[str]:
     return [str((copy / _counted_on(block).path).relative_to(copy)) for block in read_blocks(DOCUMENT)]
 
 
-def test_the_document_is_one_package_one_edit_one_migration_and_one_test() -> None:
+def test_the_document_is_one_package_two_entries_one_migration_and_one_test() -> None:
     blocks = read_blocks(DOCUMENT)
     package = {f"src/tenantry/domain/projects/{name}.py" for name in ("models", "schemas", "service", "controller")}
     package.add("src/tenantry/domain/projects/__init__.py")
     others = {block.path for block in blocks} - package
     assert package <= {block.path for block in blocks}
     assert {path for path in others if not _REVISION.fullmatch(path)} == {
+        "pyproject.toml",
         "src/tenantry/features.py",
         "tests/domain/test_projects.py",
     }
-    assert [block.path for block in blocks if block.kind == "edit"] == ["src/tenantry/features.py"]
+    assert [block.path for block in blocks if block.kind == "edit"] == ["src/tenantry/features.py", "pyproject.toml"]
 
 
 def test_the_command_of_the_document_writes_the_migration_that_it_shows(

@@ -38,7 +38,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _texts(folder: Path) -> dict[Path, str]:
-    return {path: path.read_text() for path in folder.rglob("*") if path.suffix in {".py", ".txt"}}
+    return {path: path.read_text() for path in folder.rglob("*") if path.suffix in {".py", ".txt", ".toml"}}
 
 
 def _lint(copy: Path) -> None:
