@@ -60,6 +60,3 @@ async def test_a_process_tells_its_metrics(database_addresses: Template, tmp_pat
         with process:
             assert "process_start_time_seconds" in await eventually(scraped, 60)
             assert (await http.get(f"http://127.0.0.1:{port}/metrics")).status_code == 401
-            # Without the token: who asks is a machine that has none.
-            alive = await http.get(f"http://127.0.0.1:{port}/health/live")
-            assert (alive.status_code, alive.json()) == (200, {"status": "ok", "checks": {}})

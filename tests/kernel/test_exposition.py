@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from litestar import Litestar
 from litestar.testing import TestClient
 from structlog.testing import capture_logs
 
-from tenantry.kernel.exposition import pulse, serving_metrics
+from tenantry.kernel.exposition import serving_metrics
 from tenantry.kernel.http import edge
 from tenantry.kernel.http.plugin import HttpPlugin
 from tenantry.kernel.metrics import MetricsGuard, sampling
@@ -49,21 +48,6 @@ def test_a_process_without_routes_serves_its_metrics_and_nothing_else() -> None:
     assert sampled == [1]
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{port}/metrics")
-
-
-async def test_an_event_loop_that_does_not_turn_is_noticed_while_it_does_not() -> None:
-    # Asked from this thread, so that the loop stands still meanwhile.
-    with pulse(0.2) as alive, serving_metrics(settings(metrics_port=free_port()), alive=alive) as port:
-        address = f"http://127.0.0.1:{port}/health/live"
-        while alive():
-            pass
-        stuck = httpx.get(address)  # noqa: ASYNC210
-        assert (stuck.status_code, stuck.json()["status"]) == (503, "unavailable")
-        # Two turns: the first notices that the timer is due.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        answer = httpx.get(address)  # noqa: ASYNC210
-        assert (answer.status_code, answer.json()) == (200, {"status": "ok", "checks": {}})
 
 
 def test_without_a_port_nothing_listens() -> None:

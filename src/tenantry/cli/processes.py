@@ -35,8 +35,6 @@ _OWNER_VARIABLE = "TENANTRY_DATABASE_OWNER_URL"
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _GRACE = 15
 """Seconds that requests under way get when the API is stopped; less than the thirty that Kubernetes gives a pod."""
-_STUCK = 60.0
-"""Seconds without a turn of its event loop after which a process says that it does not live."""
 
 
 def granian_command(settings: Settings) -> list[str]:
@@ -161,7 +159,7 @@ def _child_command(worker_id: str, quarantine: bool) -> list[str]:
 async def _work(settings: Settings, worker_id: str, *, quarantine: bool) -> int:
     stopped = _stop_event()
     # After the handlers, as below.
-    from tenantry.kernel.exposition import pulse, serving_metrics
+    from tenantry.kernel.exposition import serving_metrics
     from tenantry.kernel.logging import configure_logging
     from tenantry.kernel.tracing import start_tracing, stop_tracing
     from tenantry.worker import WorkerProcess
@@ -171,12 +169,8 @@ async def _work(settings: Settings, worker_id: str, *, quarantine: bool) -> int:
     if stopped.is_set():
         return 0
     process = WorkerProcess(settings, worker_id=worker_id, quarantine=quarantine, signals=False)
-    with contextlib.ExitStack() as stack:
-        # One who works off a quarantine is there beside another, whose port it is, and for a moment.
-        if not quarantine:
-            # The supervisor comes first, since it knows what to do with the jobs; this is for when it does not come.
-            alive = stack.enter_context(pulse(max(_STUCK, 2 * settings.worker_stall)))
-            stack.enter_context(serving_metrics(settings, alive=alive))
+    # One who works off a quarantine is there beside another, whose port it is, and for a moment.
+    with contextlib.nullcontext() if quarantine else serving_metrics(settings):
         work = asyncio.create_task(process.run())
         waiting = asyncio.create_task(stopped.wait())
         await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -202,14 +196,14 @@ def _stop_event() -> asyncio.Event:
 async def _provision(settings: Settings, owner_url: str) -> None:
     stopped = _stop_event()
     # After the handlers: the imports take a second or two, and a SIGTERM meanwhile is not to be an error.
-    from tenantry.kernel.exposition import pulse, serving_metrics
+    from tenantry.kernel.exposition import serving_metrics
     from tenantry.kernel.logging import configure_logging
     from tenantry.kernel.tracing import start_tracing, stop_tracing
     from tenantry.provisioner import create_provisioner
 
     configure_logging(settings.log_level, settings.log_format)
     start_tracing(settings, "tenantry-provisioner")
-    with pulse(_STUCK) as alive, serving_metrics(settings, alive=alive):
+    with serving_metrics(settings):
         work = asyncio.create_task(create_provisioner(settings, owner_url).run())
         waiting = asyncio.create_task(stopped.wait())
         await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
