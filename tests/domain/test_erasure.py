@@ -21,7 +21,8 @@ from tests.domain.machines import make_key
 from tests.domain.test_audit import seal, verify
 from tests.domain.test_last_owner import _is_blocked_by, _owners
 from tests.domain.test_people import add_member, names_of_events, roles_in
-from tests.isolation.routes import _plant, _words, snapshot
+from tests.isolation.planting import plant_row, words_of
+from tests.isolation.routes import snapshot
 from tests.mail.support import mails_of, post, waiting
 from tests.mailserver import open_mail_server
 from tests.world import PASSWORD, Caller, TenantHandle, World
@@ -92,13 +93,13 @@ async def plant_everywhere(tenant: TenantHandle, user_id: UUID) -> set[str]:
                 for key in column.foreign_keys
                 if key.column.table.name == "user_account"
             ]
-            texts = [each for each in table.columns if isinstance(each.type, Text) and not _words(table, each)]
+            texts = [each for each in table.columns if isinstance(each.type, Text) and not words_of(table, each)]
             for column, key in keys:
                 if key.ondelete == "CASCADE":
                     given: dict[str, object] = {
                         each.name: f"{column.name[:2]} {WORD}"[: _room(table, each)] for each in texts
                     }
-                    await _plant(transaction.session, table, {**given, column.name: user_id})
+                    await plant_row(transaction.session, table, {**given, column.name: user_id})
                     planted |= {f"{table.name}.{each.name}" for each in texts}
     return planted
 

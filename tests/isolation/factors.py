@@ -11,7 +11,7 @@ from tenantry.domain.identity.factors.models import Passkey, TotpFactor
 from tenantry.domain.identity.factors.proofs import totp_purpose
 from tenantry.domain.identity.factors.totp import enrolment, new_secret
 from tests.authenticator import Device, Phone
-from tests.isolation.routes import plant
+from tests.isolation.planting import plant
 from tests.world import PASSWORD, Caller, TenantHandle
 
 __all__ = ("prepare_factors",)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import re
 import secrets
 import tempfile
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Literal, get_args, get_origin
 from uuid import UUID, uuid4
 
@@ -20,25 +18,11 @@ import msgspec
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 from sqlalchemy import (
-    ARRAY,
-    Boolean,
-    CheckConstraint,
-    Column,
-    Date,
-    DateTime,
-    Integer,
-    LargeBinary,
-    Numeric,
     Table,
-    Text,
-    Uuid,
-    insert,
     inspect,
     select,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from uuid_utils.compat import uuid7
 
 from tenantry.asgi import create_app
 from tenantry.domain.identity.people.schemas import TypedAddress
@@ -48,6 +32,7 @@ from tenantry.features import DOMAIN_FEATURES, TENANT_METADATA
 from tenantry.kernel.schema import UNSET, Amount, Email, HttpsUrl, Locale, Password, Slug, TimeZone
 from tenantry.kernel.settings import load_settings
 from tenantry.tenancy.connection import ScopedConnection
+from tests.isolation.planting import address_of, plant_row
 from tests.platform.rollouts.listening import listen_at
 from tests.world import PASSWORD, Caller
 
@@ -58,7 +43,6 @@ __all__ = (
     "body_of",
     "digests",
     "identifiers_in",
-    "plant",
     "plant_link",
     "snapshot",
 )
@@ -177,15 +161,10 @@ def body_of(struct: type[msgspec.Struct] | None, ids: Mapping[str, object] | Non
         if field.name in IDENTIFIERS:
             made[field.encode_name] = str((ids or {}).get(field.name) or uuid4())
         elif field.type == TypedAddress:
-            made[field.encode_name] = _address_of((ids or {}).get("user_id"))
+            made[field.encode_name] = address_of((ids or {}).get("user_id"))
         elif field.required or field.default is UNSET:
             made[field.encode_name] = _value(field.type)
     return made
-
-
-def _address_of(user_id: object) -> str:
-    """That of a user who was planted."""
-    return f"planted-{user_id}@example.com"
 
 
 _OPEN_BODIES: dict[type, Callable[[], dict[str, Any]]] = {
@@ -268,103 +247,13 @@ async def begin_endless(caller: Caller, endpoint: Endpoint) -> httpx.Response:
 # Rows.
 
 
-async def plant(session: AsyncSession, model: type[Any], **given: object) -> dict[str, Any]:
-    """Insert a row with a value in each column that needs one, parents first; returns its columns' values."""
-    return await _plant(session, inspect(model).local_table, given)
-
-
 async def plant_link(session: AsyncSession, ids: Mapping[str, UUID]) -> None:
     """Insert a row of every table that ties all of these together: a member that is in the team, say."""
     wanted = {inspect(IDENTIFIERS[name]).local_table.name: value for name, value in ids.items()}
     for table in TENANT_METADATA.sorted_tables:
         columns = {key.column.table.name: column.name for column in table.columns for key in column.foreign_keys}
         if wanted.keys() <= columns.keys():
-            await _plant(session, table, {columns[name]: value for name, value in wanted.items()})
-
-
-async def _plant(session: AsyncSession, table: Table, given: Mapping[str, object]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    needed = {column.name for column in table.columns if not column.nullable} | _chosen(table, given)
-    for column in table.columns:
-        if column.name in given:
-            values[column.name] = given[column.name]
-        elif column.foreign_keys and column.name in needed:
-            [key] = column.foreign_keys
-            values[column.name] = (await _plant(session, key.column.table, {}))[key.column.name]
-        elif not column.nullable and (table.name, column.name) == ("user_account", "email"):
-            values[column.name] = _address_of(values["id"])
-        elif not column.nullable:
-            values[column.name] = _column_value(table, column)
-    await session.execute(insert(table).values(**values))
-    return values
-
-
-def _chosen(table: Table, given: Mapping[str, object]) -> set[str]:
-    """The first of columns of which a CHECK (num_nonnulls(…) = 1) wants one, where none is given."""
-    found = set()
-    for constraint in table.constraints:
-        if isinstance(constraint, CheckConstraint) and (
-            match := re.fullmatch(r"num_nonnulls\((.+)\) = 1", str(constraint.sqltext))
-        ):
-            names = match[1].split(", ")
-            found |= set() if given.keys() & set(names) else {names[0]}
-    return found
-
-
-def _column_value(table: Table, column: Column[Any]) -> Any:
-    kind, number = column.type, next(_numbers)
-    if words := _words(table, column):
-        # The last one is the humblest: a member, not an owner whom rules of its own protect.
-        return words[-1]
-    if isinstance(kind, ARRAY):
-        return []
-    if isinstance(kind, JSONB):
-        return {}
-    if isinstance(kind, Boolean):
-        # A user that is active, and no superuser; a webhook that is enabled.
-        return column.name in {"is_active", "is_enabled"}
-    if isinstance(kind, Integer):
-        return _least(table, column) or number
-    if isinstance(kind, LargeBinary):
-        return secrets.token_bytes(32)
-    if isinstance(kind, Text):
-        return f"planted-{number}@example.com" if column.name == "email" else f"planted-{number}"
-    python = _python_type(kind)
-    if python is UUID:
-        return uuid7()
-    if isinstance(kind, Numeric):
-        return Decimal(number)
-    if isinstance(kind, Date):
-        return datetime.datetime.now(datetime.UTC).date()
-    if python is datetime.datetime or isinstance(kind, DateTime):
-        return datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
-    raise NotImplementedError(f"teach tests/isolation/routes.py to fill in {table.name}.{column.name}: {kind!r}")
-
-
-def _least(table: Table, column: Column[Any]) -> int | None:
-    """Of a CHECK (… BETWEEN 1 AND 72) on the column."""
-    for constraint in table.constraints:
-        if isinstance(constraint, CheckConstraint) and (
-            match := re.fullmatch(rf"{column.name} BETWEEN (\d+) AND \d+", str(constraint.sqltext))
-        ):
-            return int(match[1])
-    return None
-
-
-def _python_type(kind: Any) -> type | None:
-    implementation = getattr(kind, "impl", kind)
-    if isinstance(kind, Uuid) or "GUID" in type(kind).__name__:
-        return UUID
-    return datetime.datetime if isinstance(implementation, DateTime) else None
-
-
-def _words(table: Table, column: Column[Any]) -> list[str]:
-    """The words of a CHECK (… IN ('a', 'b')) on the column."""
-    start = f"{column.name} IN ("
-    for constraint in table.constraints:
-        if isinstance(constraint, CheckConstraint) and str(constraint.sqltext).startswith(start):
-            return [word.strip(" '") for word in str(constraint.sqltext)[len(start) : -1].split(",")]
-    return []
+            await plant_row(session, table, {columns[name]: value for name, value in wanted.items()})
 
 
 async def snapshot(session: AsyncSession) -> dict[str, list[dict[str, Any]]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.databases import Template, clone_database, drop_database
-from tests.isolation.routes import ENDPOINTS, IDENTIFIERS, begin_endless, body_of, plant
+from tests.isolation.planting import plant
+from tests.isolation.routes import ENDPOINTS, IDENTIFIERS, begin_endless, body_of
 from tests.world import open_world
 
 

@@ -38,6 +38,7 @@ from tenantry.tenancy.context import ScopeTimes, control_scope
 from tenantry.tenancy.request import HostNames
 from tests.domain.machines import change_row, make_account, make_key
 from tests.isolation.factors import prepare_factors
+from tests.isolation.planting import plant
 from tests.isolation.routes import (
     ENDPOINTS,
     IDENTIFIERS,
@@ -46,7 +47,6 @@ from tests.isolation.routes import (
     body_of,
     digests,
     identifiers_in,
-    plant,
     plant_link,
     snapshot,
 )

@@ -21,6 +21,7 @@ _COMMANDS = {
     "serve": ("tenantry.cli.processes", "Serve the API, as a deployment does."),
     "provisioner": ("tenantry.cli.processes", "Run the provisioner, which makes tenants' schemas."),
     "worker": ("tenantry.cli.processes", "Run a worker, which does the jobs of all organizations."),
+    "health": ("tenantry.cli.health", "Ask a running process whether it lives."),
     "bootstrap": ("tenantry.cli.database", "Make the roles and the database on a server of yours."),
     "harden": ("tenantry.cli.database", "Close the ways by which injected SQL could leave its tenant."),
     "migrate": ("tenantry.cli.migrate", "Bring schemas to this release's revision."),

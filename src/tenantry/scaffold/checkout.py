@@ -24,6 +24,7 @@ __all__ = ("CheckoutError", "Plan", "plan_resource", "write_resource")
 
 _FEATURES: Final = "src/tenantry/features.py"
 _MATRIX: Final = "tests/isolation/matrix.txt"
+_CONTRACTS: Final = "pyproject.toml"
 _ROLES: Final = {"read": ("yes", "yes", "yes", "yes", "no"), "write": ("yes", "yes", "yes", "no", "no")}
 """What a resource's permissions let the built-in roles do: the matrix's columns."""
 
@@ -68,6 +69,7 @@ def plan_resource(resource: Resource, *, today: datetime.date | None = None) -> 
     changed = {
         _FEATURES: _listed((root / _FEATURES).read_text("utf-8"), resource),
         _MATRIX: _in_matrix((root / _MATRIX).read_text("utf-8"), resource),
+        _CONTRACTS: _in_contract((root / _CONTRACTS).read_text("utf-8"), resource),
     }
     return Plan(root, created, changed)
 
@@ -122,6 +124,24 @@ def _listed(text: str, resource: Resource) -> str:
             raise CheckoutError(f"{_FEATURES} does not have the lists that a resource is entered in")
     text = _IMPORTED.sub(rf"\g<1>\g<2>    {resource.plural},\n\g<3>", text)
     return _DOMAIN.sub(rf"\g<1>    {resource.plural}.FEATURE,\n\g<2>", text)
+
+
+_TOP_LAYER = re.compile(
+    r'^name = "Domains know each other downwards"\n(?:(?!\[\[).*\n)*?'
+    r'layers = \[\n    """\\\n((?:    [\w.]+ \| \\\n)*    [\w.]+)"""',
+    re.MULTILINE,
+)
+
+
+def _in_contract(text: str, resource: Resource) -> str:
+    """A resource that stands alone knows no other package, and none knows it: it is one of the top layer's."""
+    found = list(_TOP_LAYER.finditer(text))
+    if len(found) != 1:
+        raise CheckoutError(f"{_CONTRACTS} does not have the import contract that a resource's package is entered in")
+    top, package = found[0], f"tenantry.domain.{resource.plural}"
+    if package in re.findall(r"[\w.]+", top[1]):
+        return text
+    return f"{text[: top.end(1)]} | \\\n    {package}{text[top.end(1) :]}"
 
 
 def _in_matrix(text: str, resource: Resource) -> str:

@@ -127,6 +127,8 @@ def _described(resource: Resource, field: Field) -> dict[str, Any]:
         "revision": known.revision,
         "longest": known.longest,
         "is_checked": of_words or bool(known.longest),
+        # By people, in their own words.
+        "is_written": bool(known.longest),
         "read": literal if of_words else known.python,
         "wire": literal if of_words else known.wire,
         "sample": known.each if field.unique else first,
