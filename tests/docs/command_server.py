@@ -2,8 +2,8 @@
 
 `python -m tests.docs.command_server SOCKET LOGS [MIGRATIONS]` imports the command line once and forks for each command:
 the child has the caller's stdin, stdout, stderr, folder and environment, and is otherwise what `python -m tenantry.cli`
-would be. Processes that go on (`serve`, `provisioner`, `worker`) are started as programs of their own, log into LOGS,
-and end with this one. With MIGRATIONS it is the release that has this folder of migrations. `shim` writes the program
+would be. Processes that go on (`serve`, `provisioner`, `worker`) log into LOGS, are not waited for, and end with this
+one. With MIGRATIONS it is the release that has this folder of migrations. `shim` writes the program
 that stands in the PATH as `tenantry`.
 """
 
@@ -16,14 +16,18 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from tenantry.dev.process import wait_until
+
 __all__ = ("SERVICES", "shim")
 
 SERVICES = frozenset({"serve", "provisioner", "worker"})
+
+# As long as the API gives to requests under way.
+_GRACE = 20.0
 
 _SHIM = """\
 #!{python} -IS
@@ -47,7 +51,7 @@ def shim(path: Path, address: Path) -> None:
 class _Server:
     def __init__(self, address: str, logs: Path) -> None:
         self.logs = logs
-        self.services: list[subprocess.Popen[bytes]] = []
+        self.services: list[int] = []
         self.children: set[int] = set()
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(address)
@@ -60,15 +64,14 @@ class _Server:
                 call, _ = self.socket.accept()
                 with call:
                     self._answer(call)
-                self._reap()
+                self.children = {child for child in self.children if not _ended(child)}
         finally:
             for service in self.services:
-                service.terminate()
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(service, signal.SIGTERM)
             for service in self.services:
-                try:
-                    service.wait(20)
-                except subprocess.TimeoutExpired:
-                    service.kill()
+                if not wait_until(lambda pid=service: _ended(pid), _GRACE):  # type: ignore[misc]
+                    os.kill(service, signal.SIGKILL)
 
     def _answer(self, call: socket.socket) -> None:
         length, descriptors, _, _ = socket.recv_fds(call, 4, 3)
@@ -76,50 +79,47 @@ class _Server:
         while len(text) < int.from_bytes(length, "big"):
             text += call.recv(65536)
         request: dict[str, Any] = json.loads(text)
-        if SERVICES.intersection(request["arguments"][:1]) and "--help" not in request["arguments"]:
-            self._start(request)
-            call.sendall(b"\0")
-        elif child := os.fork():
-            self.children.add(child)
+        command = request["arguments"][:1]
+        goes_on = bool(SERVICES.intersection(command)) and "--help" not in request["arguments"]
+        if goes_on:
+            # Who called does not wait for it, nor for the end of its output.
+            with (self.logs / f"{command[0]}.log").open("ab") as log:
+                descriptors = [*descriptors[:1], os.dup(log.fileno()), os.dup(log.fileno()), *descriptors[1:]]
+        if child := os.fork():
+            if goes_on:
+                self.services.append(child)
+                call.sendall(b"\0")
+            else:
+                self.children.add(child)
+            for descriptor in descriptors:
+                os.close(descriptor)
         else:
             self.socket.close()
-            _command(call, descriptors, request)
-        for descriptor in descriptors:
-            os.close(descriptor)
-
-    def _start(self, request: dict[str, Any]) -> None:
-        with (self.logs / f"{request['arguments'][0]}.log").open("ab") as log:
-            self.services.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "tenantry.cli", *request["arguments"]],
-                    env={**request["environment"], "PYTHONPATH": os.environ["PYTHONPATH"]},
-                    cwd=request["folder"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                )
-            )
-
-    def _reap(self) -> None:
-        for child in list(self.children):
-            with contextlib.suppress(ChildProcessError):
-                if os.waitpid(child, os.WNOHANG) == (0, 0):
-                    continue
-            self.children.discard(child)
+            _command(call, descriptors, request, in_background=goes_on)
 
 
-def _command(call: socket.socket, descriptors: list[int], request: dict[str, Any]) -> None:
+def _ended(child: int) -> bool:
+    return os.waitpid(child, os.WNOHANG) != (0, 0)
+
+
+def _command(call: socket.socket, descriptors: list[int], request: dict[str, Any], *, in_background: bool) -> None:
     """In the child: do it, tell the caller the exit code, and end without what the parent would do at its end."""
     from tenantry.cli import tenantry
 
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for number, descriptor in enumerate(descriptors):
+        for number, descriptor in enumerate(descriptors[:3]):
             os.dup2(descriptor, number)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if in_background:
+            call.close()
         os.chdir(request["folder"])
+        # What a service executes in its place is of this tree as well.
+        path = os.environ["PYTHONPATH"]
         os.environ.clear()
-        os.environ.update(request["environment"])
+        os.environ.update(request["environment"], PYTHONPATH=path)
         sys.argv = ["tenantry", *request["arguments"]]
         tenantry.main(args=request["arguments"], prog_name="tenantry")
     except SystemExit as ended:
@@ -128,7 +128,8 @@ def _command(call: socket.socket, descriptors: list[int], request: dict[str, Any
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.flush()
             sys.stderr.flush()
-        call.sendall(bytes([code & 255]))
+        if not in_background:
+            call.sendall(bytes([code & 255]))
         os._exit(code)
 
 

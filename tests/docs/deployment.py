@@ -36,7 +36,8 @@ __all__ = ("Deployment",)
 
 OPERATOR = "you@example.com"
 PASSWORD = "correct horse battery staple"
-_DEADLINE = 120.0
+# For one block, on a machine that does much else.
+_DEADLINE = 400.0
 # What the operator of the handbook has set already, in the words of its README, and hashes that are cheap.
 _SETTINGS = {
     "TENANTRY_PASSWORD_HASH_TIME_COST": "1",
@@ -44,7 +45,7 @@ _SETTINGS = {
     "TENANTRY_WARM_POOL_SIZE": "1",
     "TENANTRY_WARM_POOL_INTERVAL": "0.2",
     # A provisioner that was started a moment ago needs some seconds.
-    "TENANTRY_PROVISION_WAIT": "60",
+    "TENANTRY_PROVISION_WAIT": "300",
     "TENANTRY_LOG_LEVEL": "WARNING",
     "TENANTRY_APP_URL": "https://{tenant}.localhost",
 }
