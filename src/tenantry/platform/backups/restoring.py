@@ -21,7 +21,7 @@ from uuid_utils.compat import uuid7
 from tenantry.kernel.errors import ConflictException, ResourceNotFoundException
 from tenantry.platform.archives.reader import load_archive
 from tenantry.platform.audit.service import record
-from tenantry.platform.backups.swapping import KeptSchema, kept_schemas, lock_out, put_back, set_aside
+from tenantry.platform.backups.swapping import KeptSchema, hand_over, kept_schemas, lock_out, put_back, set_aside
 from tenantry.platform.deletion.catalog import find_belongings
 from tenantry.platform.lifecycle.building import (
     SchemaDiffersError,
@@ -34,10 +34,9 @@ from tenantry.platform.provisioning.fingerprint import describe_schema, differen
 from tenantry.platform.provisioning.operations import OperationFailed, Work, require_idle
 from tenantry.platform.provisioning.reference import reference
 from tenantry.platform.provisioning.schema import (
-    begin_second_schema,
     enter_schema,
     finish_schemas,
-    finish_second_schema,
+    finish_unentered,
     migrate_schema,
 )
 from tenantry.platform.tenants.lifecycle import TRANSITION, allowed_events
@@ -145,22 +144,19 @@ class BackupRestorer:
             # Now, not within: it grants on a connection of its own, and would wait for ours.
             expected = await reference(self._engine, head("tenant"))
             belongings = await self._belongings(tenant_id)
-            beside = uuid7() if belongings.schema else tenant_id
+            beside = uuid7() if belongings.role else tenant_id
             async with open_work(self._engine, beside, actor=self._actor) as work:
-                if belongings.role:
-                    await begin_second_schema(work.driver, beside, tenant_id)
-                    await migrate_schema(work.connection, "base", manifest.revision)
-                else:
-                    await begin_at(work, manifest.revision)
+                await begin_at(work, manifest.revision)
                 await self._step("schema made")
                 await self._load(work, reader)
                 await migrate_schema(work.connection, manifest.revision, head("tenant"))
                 await self._end_sessions(work.session)
                 await work.session.flush()
                 if belongings.role:
-                    await finish_second_schema(work.driver, beside, tenant_id)
+                    await finish_unentered(work.driver, beside)
+                    await hand_over(work.driver, beside, tenant_id)
                 await self._step("schema migrated")
-                kept, tenant = await self._swap(work, tenant_id, beside, manifest, expected)
+                kept, tenant = await self._swap(work, belongings, tenant_id, manifest, expected)
                 await self._step("swapped")
             await self._step("recorded")
         return Restored(tenant, manifest.rows, head("tenant"), kept)
@@ -239,17 +235,25 @@ class BackupRestorer:
         await self._step("rows compared")
 
     async def _swap(
-        self, work: Work, tenant_id: UUID, beside: UUID, manifest: BackupManifest, expected: tuple[str, ...]
+        self,
+        work: Work,
+        belongings: Belongings,
+        tenant_id: UUID,
+        manifest: BackupManifest,
+        expected: tuple[str, ...],
     ) -> tuple[KeptSchema | None, Tenant]:
         tenant = await self._locked(work, tenant_id)
         kept: KeptSchema | None = None
-        if beside != tenant_id:
+        if belongings.schema:
             await lock_out(work.driver, tenant_id)
             kept = await set_aside(work.driver, tenant_id, seconds=self._undo, backup=manifest.id)
-            await work.driver.execute(f'ALTER SCHEMA "{schema_name(beside)}" RENAME TO "{schema_name(tenant_id)}"')
+        if work.tenant_id != tenant_id:
+            made = schema_name(work.tenant_id)
+            await work.driver.execute(f'ALTER SCHEMA "{made}" RENAME TO "{schema_name(tenant_id)}"')
             # The new one's accounts were listed as those of the name that it had.
-            await work.driver.execute("DELETE FROM platform.account_directory WHERE tenant_id = $1", beside)
-        else:
+            await work.driver.execute("DELETE FROM platform.account_directory WHERE tenant_id = $1", work.tenant_id)
+        if not belongings.schema:
+            # Nobody could enter it yet; a role that outlived its schema has this already, perhaps.
             await finish_schemas(work.driver, [tenant_id])
         await self._in_place(work, tenant, expected, head("tenant"))
         details: dict[str, object] = {"kept": None if kept is None else kept.name}

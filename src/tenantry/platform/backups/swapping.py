@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tenantry.tenancy.connection import DriverConnection
 
-__all__ = ("KeptSchema", "drop_kept", "kept_schemas", "lock_out", "put_back", "set_aside")
+__all__ = ("KeptSchema", "drop_kept", "hand_over", "kept_schemas", "lock_out", "put_back", "set_aside")
 
 _PATIENCE = 20.0
 """Seconds, and longer than a request's transaction may last: five seconds a statement, ten between two."""
@@ -35,7 +35,34 @@ _ATTEMPT_MS = 800
 
 _KEPT = """
 SELECT n.nspname::text AS name, pg_catalog.obj_description(n.oid, 'pg_namespace') AS comment
-  FROM pg_catalog.pg_namespace n WHERE n.nspname ~ '^kept_[0-9a-f]{32}_[0-9]{14}$' ORDER BY n.nspname DESC
+  FROM pg_catalog.pg_namespace n WHERE n.nspname ~ '^kept_[0-9a-f]{32}_[0-9]{20}$' ORDER BY n.nspname DESC
+"""
+
+
+# Whatever a role may do in its schema, as the statements that let another one do so, and no longer the first.
+_HAND_OVER = """
+WITH given AS (
+    SELECT 'SCHEMA ' || quote_ident(n.nspname) AS object, '' AS part, '' AS prefix, n.nspacl AS acl
+      FROM pg_namespace n WHERE n.nspname = $1
+    UNION ALL
+    SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::regclass, '', '', c.relacl
+      FROM pg_class c WHERE c.relnamespace = to_regnamespace($1)
+    UNION ALL
+    SELECT 'TABLE ' || c.oid::regclass, ' (' || quote_ident(a.attname) || ')', '', a.attacl
+      FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relnamespace = to_regnamespace($1)
+    UNION ALL
+    SELECT 'ROUTINE ' || p.oid::regprocedure, '', '', p.proacl FROM pg_proc p
+     WHERE p.pronamespace = to_regnamespace($1)
+    UNION ALL
+    SELECT CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'ROUTINES'
+                WHEN 'T' THEN 'TYPES' END, '',
+           'ALTER DEFAULT PRIVILEGES IN SCHEMA ' || quote_ident($1) || ' ', d.defaclacl
+      FROM pg_default_acl d WHERE d.defaclnamespace = to_regnamespace($1)
+)
+SELECT format('%1$sGRANT %2$s ON %3$s TO %4$I; %1$sREVOKE %2$s ON %3$s FROM %5$I', g.prefix,
+              string_agg(e.privilege_type || g.part, ', '), g.object, $2::text, $1::text)
+  FROM given g, aclexplode(g.acl) e JOIN pg_roles r ON r.oid = e.grantee
+ WHERE r.rolname = $1 GROUP BY g.prefix, g.object
 """
 
 
@@ -53,6 +80,20 @@ class KeptSchema:
     until: datetime.datetime
     backup: str
     """The id of the backup that took its place; empty where undoing did."""
+
+
+async def hand_over(connection: DriverConnection, made: UUID, tenant_id: UUID) -> None:
+    """Give what the role of a schema that was made beside a tenant's may do there to the tenant's role; drop the other.
+
+    Revisions grant and revoke by the schema's name, so that a schema is made with a role of its own. The tenant's role
+    stays the one that it is: transactions that have become it go on after the swap. Had anything been missed, the role
+    could not be dropped, nor the schema be what the revisions make.
+    """
+    name, role = schema_name(made), schema_name(tenant_id)
+    # Before the path is another: the names that the server writes are whole then.
+    await connection.execute("SET LOCAL search_path TO pg_catalog")
+    statements = [row[0] for row in await connection.fetch(_HAND_OVER, name, role)]
+    await connection.execute(";\n".join([*statements, f'DROP ROLE "{name}"']))
 
 
 async def lock_out(connection: DriverConnection, tenant_id: UUID) -> None:
@@ -91,7 +132,7 @@ async def set_aside(connection: DriverConnection, tenant_id: UUID, *, seconds: i
         return None
     now = datetime.datetime.now(datetime.UTC)
     kept = KeptSchema(
-        f"{kept_prefix(live)}{now:%Y%m%d%H%M%S}", tenant_id, now + datetime.timedelta(seconds=seconds), backup
+        f"{kept_prefix(live)}{now:%Y%m%d%H%M%S%f}", tenant_id, now + datetime.timedelta(seconds=seconds), backup
     )
     comment = msgspec.json.encode(_Comment(kept.until, backup)).decode()
     # Not a word of it is anybody's input: the id of a backup is digits and letters.

@@ -20,31 +20,27 @@ if TYPE_CHECKING:
 
 __all__ = (
     "begin_schema",
-    "begin_second_schema",
     "create_schema",
     "create_schemas",
     "creation_script",
     "drop_schemas",
     "enter_schema",
     "finish_schemas",
-    "finish_second_schema",
+    "finish_unentered",
     "make_schemas",
     "migrate_schema",
 )
 
 
 def _begin(tenant_id: UUID) -> str:
-    return f'\nCREATE ROLE "{schema_name(tenant_id)}" NOLOGIN INHERIT;' + _begin_for(tenant_id, tenant_id)
-
-
-def _begin_for(schema_id: UUID, role_id: UUID) -> str:
-    name, role = schema_name(schema_id), schema_name(role_id)
+    name = schema_name(tenant_id)
     return f"""
+CREATE ROLE "{name}" NOLOGIN INHERIT;
 CREATE SCHEMA "{name}";
-GRANT USAGE ON SCHEMA "{name}" TO "{role}";
-ALTER DEFAULT PRIVILEGES IN SCHEMA "{name}" GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO "{role}";
-ALTER DEFAULT PRIVILEGES IN SCHEMA "{name}" GRANT USAGE, SELECT ON SEQUENCES TO "{role}";
-{_enter(schema_id)};
+GRANT USAGE ON SCHEMA "{name}" TO "{name}";
+ALTER DEFAULT PRIVILEGES IN SCHEMA "{name}" GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO "{name}";
+ALTER DEFAULT PRIVILEGES IN SCHEMA "{name}" GRANT USAGE, SELECT ON SEQUENCES TO "{name}";
+{_enter(tenant_id)};
 """
 
 
@@ -52,16 +48,17 @@ def _enter(tenant_id: UUID) -> str:
     return f'SET LOCAL search_path TO "{schema_name(tenant_id)}"'
 
 
-def _keep_version(schema_id: UUID, role_id: UUID) -> str:
+def _keep_version(tenant_id: UUID) -> str:
+    name = schema_name(tenant_id)
     return f"""
 -- The version is the owner's to write.
-REVOKE INSERT, UPDATE, DELETE ON "{schema_name(schema_id)}".alembic_version FROM "{schema_name(role_id)}";
+REVOKE INSERT, UPDATE, DELETE ON "{name}".alembic_version FROM "{name}";
 """
 
 
 def _finish(tenant_id: UUID) -> str:
     name = schema_name(tenant_id)
-    return f"""{_keep_version(tenant_id, tenant_id)}
+    return f"""{_keep_version(tenant_id)}
 -- What every tenant may do in the shared schema is granted to the group once, not to ten thousand roles.
 GRANT {TENANT_GROUP_ROLE} TO "{name}" WITH INHERIT TRUE, SET FALSE;
 -- The application may become the tenant, but holds none of its rights until it does.
@@ -142,14 +139,9 @@ async def begin_schema(connection: DriverConnection, tenant_id: UUID) -> None:
     await connection.execute(_begin(tenant_id))
 
 
-async def begin_second_schema(connection: DriverConnection, schema_id: UUID, tenant_id: UUID) -> None:
-    """Make an empty schema beside a tenant's own, for the role that it has, and put the search_path on it."""
-    await connection.execute(_begin_for(schema_id, tenant_id))
-
-
-async def finish_second_schema(connection: DriverConnection, schema_id: UUID, tenant_id: UUID) -> None:
-    """Grant there what is granted once the tables are there; the role has its memberships."""
-    await connection.execute(_keep_version(schema_id, tenant_id))
+async def finish_unentered(connection: DriverConnection, tenant_id: UUID) -> None:
+    """As `finish_schemas`, of a role that nobody is to become: without its memberships."""
+    await connection.execute(_keep_version(tenant_id))
 
 
 async def finish_schemas(connection: DriverConnection, tenant_ids: Sequence[UUID]) -> None:
