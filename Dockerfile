@@ -8,7 +8,7 @@
 #   docker run … tenantry worker           runs jobs; any number
 #   docker run … tenantry migrate shared   before a new release is rolled out
 #
-# docs/operations.md says which of them gets which secret.
+# docs/operations/deployment.md says which of them gets which secret.
 
 ARG BASE=python:3.13-slim-bookworm
 

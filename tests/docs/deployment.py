@@ -81,26 +81,27 @@ class Deployment:
         self._closing.close()
 
     def _start(self) -> None:
-        postgres = EmbeddedPostgres(self.folder / "postgres", sync=False, delete_with_parent=True)
+        self.postgres = postgres = self._database("postgres")
         valkey = EmbeddedValkey(self.folder / "valkey", persistent=False, delete_with_parent=True)
-        for server in (postgres, valkey):
-            server.start()
-            self._closing.callback(server.stop)
+        valkey.start()
+        self._closing.callback(valkey.stop)
         port = find_free_port()
         self.environment |= _SETTINGS | {
             "TENANTRY_HOME": str(self.folder / "home"),
             "TENANTRY_KEYRING": str(self.folder / "home" / "keyring.json"),
             "TENANTRY_VAULT_FILE": str(self.folder / "home" / "vault.json"),
+            "TENANTRY_BACKUP_URL": (self.folder / "home" / "backups").as_uri(),
+            "TENANTRY_BACKUP_KEY_FILE": str(self.folder / "home" / "backup-keys.json"),
             "TENANTRY_STORAGE_URL": (self.folder / "home" / "storage").as_uri(),
             "TENANTRY_MAIL_URL": (self.folder / "home" / "mail").as_uri(),
             "TENANTRY_PORT": str(port),
             "TENANTRY_API_URL": f"https://localhost:{port}",
-            "ADMIN_URL": postgres.url("tenantry"),
             "API": f"http://127.0.0.1:{port}",
         }
         # What somebody who begins has in hand.
-        for name, text in {"admin.url": postgres.url("tenantry"), "redis.url": valkey.url(), "password": PASSWORD}.items():
-            (self.work / name).write_text(f"{text}\n")
+        (self.work / "redis.url").write_text(f"{valkey.url()}\n")
+        (self.work / "password").write_text(f"{PASSWORD}\n")
+        self._name_administrator()
         shutil.copytree(ROOT / "tenants", self.work / "tenants")
         for name in _POSTGRES:
             self._program(name, f'exec {shlex.quote(str(postgres.binary(name)))} "$@"')
@@ -108,6 +109,22 @@ class Deployment:
         self._program("python3", f'exec {shlex.quote(sys.executable)} "$@"')
         write_checkers(self.programs)
         self.release("this")
+
+    def _database(self, name: str) -> EmbeddedPostgres:
+        server = EmbeddedPostgres(self.folder / name, sync=False, delete_with_parent=True)
+        server.start()
+        self._closing.callback(server.stop)
+        return server
+
+    def _name_administrator(self) -> None:
+        self.environment["ADMIN_URL"] = self.postgres.url("tenantry")
+        (self.work / "admin.url").write_text(f"{self.environment['ADMIN_URL']}\n")
+
+    def lose_database(self) -> None:
+        """The server is gone, and an empty one is there."""
+        self.postgres.stop("immediate")
+        self.postgres = self._database("another")
+        self._name_administrator()
 
     def _program(self, name: str, script: str) -> None:
         path = self.programs / name
@@ -247,11 +264,17 @@ def _next_release(deployment: Deployment) -> str:
     return revision
 
 
+def _lost_postgresql(deployment: Deployment) -> str:
+    deployment.lose_database()
+    return ""
+
+
 _GIVEN: Mapping[str, Callable[..., str]] = {
     "serving": _serving,
     "tenant": _tenant,
     "dead-job": _dead_job,
     "operator-token": _token,
     "old-sealing-key": _old_sealing_key,
+    "lost-postgresql": _lost_postgresql,
     "next-release": _next_release,
 }

@@ -23,8 +23,8 @@ FOLDER = DOCS / "operations"
 HANDBOOK = sorted(FOLDER.glob("*.md"))
 
 RUN = frozenset({"sh", "console", "sql"})
-"""What is run. Of the others, `promql` is evaluated, and the rest is read by its own parser."""
-LANGUAGES = RUN | {"promql", "ini", "json", "yaml", "toml"}
+"""What is run. Of the others, `promql` is evaluated, and what is a file's is read by its own parser."""
+LANGUAGES = RUN | {"promql", "ini", "json", "yaml", "toml", "text"}
 
 _COMMENTS = r"(?P<comments>(?:^<!-- [^\n]+ -->\n)*)"
 _BLOCK = re.compile(rf"{_COMMENTS}^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -18,13 +18,14 @@ from tests.docs.deployment import Deployment
 from tests.docs.handbook import FOLDER, HANDBOOK, RUN, Block, blocks_of
 from tests.docs.metrics_table import series
 from tests.docs.outside import Misspelt, check
+from tests.docs.personal_table import table
 from tests.docs.promql import evaluate, metrics_of
 from tests.docs.shown import missing_of
 from tests.docs.test_observability import HEALTHY, OTHERS, RULES
 
 FIRST = FOLDER / "deployment.md"
 # The others are followed on what the first has made. The last ones leave something behind that others would meet.
-LAST = ("disaster-recovery.md", "upgrading.md")
+LAST = ("upgrading.md", "disaster-recovery.md")
 REST = [path for path in HANDBOOK if path != FIRST and path.name not in LAST] + [FOLDER / name for name in LAST]
 READ: dict[str, Callable[[str], Any]] = {
     "ini": lambda text: configparser.ConfigParser(interpolation=None).read_string(text),
@@ -47,6 +48,12 @@ def test_every_command_does_what_the_handbook_says() -> None:
         assert {tenant["slug"] for tenant in deployment.tenantry("tenants", "list")} >= {"acme", "globex"}
         wrong = [said for document in REST for block in blocks_of(document) if (said := deployment.run(block))]
     assert not wrong, "\n\n".join(wrong)
+
+
+def test_where_personal_data_are_is_what_the_manifests_say() -> None:
+    found = re.search(r"^\| table \| whose .*?(?=\n\n)", (FOLDER / "data-protection.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    assert found[0] == table(), "python -m tests.docs.personal_table prints it"
 
 
 def test_the_handbook_is_what_the_index_lists() -> None:
