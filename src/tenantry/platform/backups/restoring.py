@@ -197,7 +197,7 @@ class BackupRestorer:
                 )
                 work.session.add(tenant)
                 await tenants.flush_slug(slug)
-                self._record(work, "backup.restored-as", tenant_id, manifest, {"source": str(manifest.tenant_id)})
+                await self._record(work, "backup.restored-as", tenant_id, manifest, {"source": str(manifest.tenant_id)})
                 await self._step("schema migrated")
             await self._step("recorded")
         return Restored(tenant, manifest.rows, revision, None)
@@ -224,7 +224,7 @@ class BackupRestorer:
             was = await work.driver.fetchval("SELECT version_num FROM alembic_version")
             await migrate_schema(work.connection, was, target)
             await self._in_place(work, tenant, expected, target)
-            self._record(work, "backup.restore-undone", tenant_id, None, {"replaced": found[0].backup})
+            await self._record(work, "backup.restore-undone", tenant_id, None, {"replaced": found[0].backup})
             await self._step("swapped")
         return Restored(tenant, 0, target, kept)
 
@@ -257,8 +257,7 @@ class BackupRestorer:
             await finish_schemas(work.driver, [tenant_id])
         await self._in_place(work, tenant, expected, head("tenant"))
         details: dict[str, object] = {"kept": None if kept is None else kept.name}
-        self._record(work, "backup.restored", tenant_id, manifest, details)
-        await work.session.flush()
+        await self._record(work, "backup.restored", tenant_id, manifest, details)
         return kept, tenant
 
     async def _in_place(self, work: Work, tenant: Tenant, expected: tuple[str, ...], revision: str) -> None:
@@ -275,11 +274,12 @@ class BackupRestorer:
         tenant.updated_at = datetime.datetime.now(datetime.UTC)
         await work.session.flush()
 
-    def _record(
+    async def _record(
         self, work: Work, action: str, tenant_id: UUID, manifest: BackupManifest | None, details: dict[str, object]
     ) -> None:
         told = {} if manifest is None else {"backup": manifest.id, "rows": manifest.rows}
         record(work.session, actor=self._actor, action=action, tenant_id=tenant_id, details={**told, **details})
+        await work.session.flush()
 
     async def _look(self, tenant_id: UUID) -> None:
         """Refuse at once what the swap would refuse, before anything is fetched."""
