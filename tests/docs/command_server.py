@@ -139,7 +139,7 @@ def main(address: str, logs: str, migrations: str | None = None) -> None:
     for module, _ in _COMMANDS.values():
         importlib.import_module(module)
     # What commands import when they are called.
-    for module in ("tenantry.features", "tenantry.cli.control", "tenantry.cli.transfer"):
+    for module in ("tenantry.features", "tenantry.cli.control", "tenantry.cli.transfer", "tenantry.cli.doctor_report"):
         importlib.import_module(module)
     if migrations is not None:
         from tests.tree import come_into_force
