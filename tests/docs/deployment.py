@@ -1,4 +1,4 @@
-"""The deployment that the handbook is tried on: servers of its own, and a shell in which its commands are what they say.
+"""The deployment that the handbook is tried on: servers of its own, and a shell in which its commands are at home.
 
 `tenantry` is the command line, `psql` and its like are the embedded PostgreSQL's, `redis-cli` speaks to the embedded
 Valkey. `kubectl`, `helm` and `docker` have nothing to work on here: theirs are only checked (`tests.docs.outside`).
@@ -158,8 +158,7 @@ class Deployment:
             env=self.environment | environment,
             cwd=self.work,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             timeout=_DEADLINE,
             check=False,

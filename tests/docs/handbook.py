@@ -98,7 +98,11 @@ def steps_of(block: Block) -> list[Step]:
     if block.language == "sh":
         return [Step(block.text)]
     if block.language == "sql":
-        return [Step(f'psql "$ADMIN_URL" --no-psqlrc --quiet --set ON_ERROR_STOP=1 <<"END_OF_SQL"\n{block.text}END_OF_SQL\n')]
+        return [
+            Step(
+                f'psql "$ADMIN_URL" --no-psqlrc --quiet --set ON_ERROR_STOP=1 <<"END_OF_SQL"\n{block.text}END_OF_SQL\n'
+            )
+        ]
     return list(_console(block))
 
 

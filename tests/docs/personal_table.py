@@ -25,8 +25,11 @@ _BY_HAND = {
 
 def table() -> str:
     """A row for each table and section: columns that say whose a row is, the section of the copy, what erasure does."""
-    rows = sorted(_row(each) for each in (*PERSONAL_DATA.sections, *PERSONAL_DATA.exceptions))
-    return "\n".join(("| table | whose it is | in a person's copy | when they are erased |", "|---|---|---|---|", *rows))
+    declared: list[PersonalData | NotCopied] = [*PERSONAL_DATA.sections, *PERSONAL_DATA.exceptions]
+    rows = sorted(map(_row, declared))
+    return "\n".join(
+        ("| table | whose it is | in a person's copy | when they are erased |", "|---|---|---|---|", *rows)
+    )
 
 
 def _row(each: PersonalData | NotCopied) -> str:

@@ -17,7 +17,7 @@ from tests.docs.blocks import ROOT
 from tests.docs.deployment import Deployment
 from tests.docs.handbook import FOLDER, HANDBOOK, RUN, Block, blocks_of
 from tests.docs.metrics_table import series
-from tests.docs.outside import Misspelt, check
+from tests.docs.outside import MisspeltError, check
 from tests.docs.personal_table import table
 from tests.docs.promql import evaluate, metrics_of
 from tests.docs.shown import missing_of
@@ -51,7 +51,9 @@ def test_every_command_does_what_the_handbook_says() -> None:
 
 
 def test_where_personal_data_are_is_what_the_manifests_say() -> None:
-    found = re.search(r"^\| table \| whose .*?(?=\n\n)", (FOLDER / "data-protection.md").read_text(), re.MULTILINE | re.DOTALL)
+    found = re.search(
+        r"^\| table \| whose .*?(?=\n\n)", (FOLDER / "data-protection.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     assert found is not None
     assert found[0] == table(), "python -m tests.docs.personal_table prints it"
 
@@ -85,7 +87,9 @@ def test_a_file_that_is_shown_can_be_read(block: Block) -> None:
 def test_an_alert_has_a_runbook_that_is_whole(rule: dict[str, Any]) -> None:
     path, _, anchor = rule["annotations"]["runbook"].partition("#")
     assert (ROOT / path, anchor) == (FOLDER / "runbooks.md", rule["alert"].lower())
-    [section] = re.findall(rf"^### {rule['alert']}\n(.*?)(?=^##|\Z)", (ROOT / path).read_text(), re.MULTILINE | re.DOTALL)
+    [section] = re.findall(
+        rf"^### {rule['alert']}\n(.*?)(?=^##|\Z)", (ROOT / path).read_text(), re.MULTILINE | re.DOTALL
+    )
     parts = re.findall(r"^\*\*(.+?)\*\*:(?: |$)", section, re.MULTILINE)
     assert parts == ["Means", "Customers notice", "Look", "Do", "Escalate"]
     assert re.search(r"^```(sh|sql|promql|console)$", section, re.MULTILINE), "something to look with"
@@ -108,13 +112,15 @@ def test_no_runbook_is_left_of_an_alert_that_is_gone() -> None:
     ],
 )
 def test_a_command_for_elsewhere_that_is_none_is_noticed(program: str, line: str) -> None:
-    with pytest.raises(Misspelt):
+    with pytest.raises(MisspeltError):
         check(program, line.split())
 
 
 def test_the_commands_within_are_found() -> None:
-    assert check("kubectl", "-n prod exec deploy/api -- tenantry doctor --json".split()) == ["doctor", "--json"]
-    assert check("docker", "run --rm -e TENANTRY_HOME tenantry migrate shared".split()) == ["migrate", "shared"]
+    line = "-n prod exec deploy/api -- tenantry doctor --json"
+    assert check("kubectl", line.split()) == ["doctor", "--json"]
+    line = "run --rm -e TENANTRY_HOME tenantry migrate shared"
+    assert check("docker", line.split()) == ["migrate", "shared"]
 
 
 @pytest.mark.parametrize(
