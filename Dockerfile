@@ -9,7 +9,7 @@
 #   docker run … tenantry migrate shared   before a new release is rolled out
 #
 # `make image` builds it; docs/image.md says how it is scanned, signed, verified and kept up to date, and
-# docs/operations.md which process gets which secret.
+# docs/operations/deployment.md which process gets which secret.
 
 ARG BASE=python:3.13-slim-trixie
 

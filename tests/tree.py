@@ -19,7 +19,7 @@ from tenantry.tenancy import autogenerate, migrations, revision_files, revisions
 from tests.architecture.rules import ROOT
 from tests.tenancy.trees import revision_text
 
-__all__ = ("COLUMN_AND_INDEX", "TenantTree", "program_of", "tenant_tree")
+__all__ = ("COLUMN_AND_INDEX", "TenantTree", "come_into_force", "program_of", "tenant_tree")
 
 COLUMN_AND_INDEX = """
 op.add_column("team", sa.Column("color", sa.Text(), nullable=True))
@@ -94,8 +94,13 @@ def program_of(tree: TenantTree, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "tests.tree", str(tree.folder), *arguments]
 
 
-if __name__ == "__main__":
-    folder = Path(sys.argv.pop(1))
+def come_into_force(folder: Path) -> None:
+    """Make this process, for good, one of the release that has these trees."""
     for module in _KNOW_THE_FOLDER:
         vars(module)["migrations_folder"] = lambda: folder
+    forget()
+
+
+if __name__ == "__main__":
+    come_into_force(Path(sys.argv.pop(1)))
     main()

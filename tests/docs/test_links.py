@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import rich_click as click
 
 from tenantry.cli import _COMMANDS
 from tenantry.kernel.settings import Settings
@@ -21,6 +22,7 @@ _LINK = re.compile(r"\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^()\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} (.+?)\s*#*$", re.MULTILINE)
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"(?:src|migrations|tests|docs|benchmarks|requirements|scripts|tenants|\.ci)/[\w./-]*")
+_OPTION = re.compile(r"--[a-z-]+")
 _MODULE = re.compile(r"tenantry(?:\.\w+)+")
 _VARIABLE = re.compile(r"TENANTRY_[A-Z_]+\b(?!…)")
 # Of the embedded servers' binaries, read by `tenantry.dev`: no settings of the service.
@@ -103,6 +105,35 @@ def test_settings_commands_and_targets_that_are_named_exist(document: Path) -> N
     assert not set(commands) - _COMMANDS.keys()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert not set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)) - targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_commands_that_are_named_have_the_options_that_they_are_named_with(document: Path) -> None:
+    wrong = []
+    for code in _CODE.findall(" ".join(_prose(document).split())):
+        words = code.replace("[", "").replace("]", "").split()
+        if words[:1] != ["tenantry"] or words[1:2] == ["--help"]:
+            continue
+        if not set(filter(_OPTION.fullmatch, words)) <= _options(words[1:]):
+            wrong.append(code)
+    assert not wrong
+
+
+def _options(words: list[str]) -> set[str]:
+    """Those of the command that the words begin with, and of none if there is no such command."""
+    command: click.Command | None = None
+    for word in words:
+        if command is None:
+            command = getattr(importlib.import_module(_COMMANDS[word][0]), word.replace("-", "_"))
+        elif isinstance(command, click.Group) and word in command.commands:
+            command = command.commands[word]
+        else:
+            break
+    return (
+        set()
+        if command is None
+        else {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help"}
+    )
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=_name)

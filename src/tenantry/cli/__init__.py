@@ -28,6 +28,10 @@ _COMMANDS = {
     "plan": ("tenantry.cli.apply", "Show what `tenantry apply FOLDER` would do, and do nothing."),
     "apply": ("tenantry.cli.apply", "Make and change plans and tenants as a folder declares them."),
     "tenants": ("tenantry.cli.tenants", "Create, list and change tenants."),
+    "backup": (
+        "tenantry.cli.backup",
+        "Back tenants and the shared schema up, check backups, and restore them.",
+    ),
     "certificates": ("tenantry.cli.certificates", "List, show and verify the certificates of purges."),
     "jobs": ("tenantry.cli.jobs", "List, show, retry and cancel jobs, and count them."),
     "schedules": ("tenantry.cli.schedules", "List, show, change and run schedules, by which jobs come back."),

@@ -50,7 +50,7 @@ async def check_settings(site: Site) -> list[Finding]:
                 "The embedded servers are for one's own machine: no replica, no backup, no TLS",
                 seen=f"TENANTRY_HOST={site.settings.host}, with the servers of `tenantry up`",
                 expected="servers of your own, by TENANTRY_DATABASE_URL and TENANTRY_REDIS_URL",
-                remedy="See docs/operations.md, A first deployment.",
+                remedy="See docs/operations/deployment.md, A first deployment.",
             )
         )
     if site.options.known_logins is not None and (logins := await site.options.known_logins()):

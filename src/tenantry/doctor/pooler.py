@@ -266,7 +266,7 @@ def _judge(trial: _Trial) -> list[Finding]:
                 "Connections wait for a backend that others keep: the pooler has too few, or is in session mode",
                 seen=f"{trial.waited} of {_CONNECTIONS} got none in time",
                 expected="a backend for each transaction",
-                remedy="Set pool_mode = transaction, and give it more server connections (docs/operations.md).",
+                remedy="Set pool_mode = transaction, with more server connections (docs/operations/deployment.md).",
             )
         )
     elif trial.pooled and not trial.changed_hands:
@@ -276,7 +276,7 @@ def _judge(trial: _Trial) -> list[Finding]:
                 "The pooler gives each connection a backend of its own (session mode): safe, but it saves nothing",
                 seen=how,
                 expected="transaction mode",
-                remedy="Set pool_mode = transaction (docs/operations.md, Poolers).",
+                remedy="Set pool_mode = transaction (docs/operations/deployment.md, Poolers).",
             )
         )
     if trial.turns and not trial.shared:

@@ -33,7 +33,8 @@ WITH held AS (
 )
 SELECT h.role, h.deptype::text AS kind, pg_describe_object(h.classid, h.objid, h.objsubid) AS object
   FROM held h
- WHERE NOT (h.deptype = 'a' AND h.role ~ '^t_[0-9a-f]{32}$' AND h.space IS NOT DISTINCT FROM h.role)
+ WHERE NOT (h.deptype = 'a' AND h.role ~ '^t_[0-9a-f]{32}$'
+            AND regexp_replace(h.space::text, '^kept_([0-9a-f]{32})_[0-9]{20}$', 't_\\1') IS NOT DISTINCT FROM h.role)
    AND NOT (h.role = $2 AND h.deptype = 'a' AND h.classid = 'pg_database'::regclass)
    AND NOT (h.role = $3 AND h.deptype = 'a' AND h.space IS NOT DISTINCT FROM $5)
    AND NOT (h.role = $4 AND h.deptype = 'a' AND h.space IS NOT DISTINCT FROM $5
@@ -105,7 +106,8 @@ SELECT pg_get_userbyid(a.defaclrole) || ' in ' || coalesce(n.nspname, 'the whole
        || string_agg(DISTINCT pg_get_userbyid(e.grantee)::text, ', ') AS name
   FROM pg_default_acl a LEFT JOIN pg_namespace n ON n.oid = a.defaclnamespace, aclexplode(a.defaclacl) e
  WHERE e.grantee <> 0 AND e.grantee <> a.defaclrole
-   AND NOT (n.nspname ~ '^t_[0-9a-f]{32}$' AND pg_get_userbyid(e.grantee) = n.nspname
+   AND NOT (n.nspname ~ '^(t_[0-9a-f]{32}|kept_[0-9a-f]{32}_[0-9]{20})$'
+            AND pg_get_userbyid(e.grantee) = regexp_replace(n.nspname, '^kept_([0-9a-f]{32})_[0-9]{20}$', 't_\\1')
             AND e.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE', 'USAGE') AND NOT e.is_grantable)
  GROUP BY a.oid, a.defaclrole, n.nspname ORDER BY 1 LIMIT 100
 """

@@ -87,7 +87,7 @@ def _judge_kind(info: Mapping[str, Any]) -> list[Finding]:
                 "Redis is a cluster, where the queues' scripts cannot run: they touch several organizations' keys",
                 seen="cluster_enabled:1",
                 expected="one server, with a replica where it must not be away",
-                remedy="Give the queues a server of their own kind: docs/operations.md, Redis.",
+                remedy="Give the queues a server of their own kind: docs/operations/deployment.md, Redis.",
             )
         )
     if info.get("role") not in {None, "master"}:

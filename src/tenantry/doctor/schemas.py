@@ -38,7 +38,8 @@ _EXTENSIONS = "SELECT extname::text AS name FROM pg_extension WHERE extname <> '
 _UNTRUSTED = "SELECT lanname::text AS name FROM pg_language WHERE lanname NOT IN ('internal', 'c') AND NOT lanpltrusted"
 _OTHERS = """
 SELECT n.nspname::text AS name FROM pg_namespace n
- WHERE n.nspname !~ '^(pg_|t_[0-9a-f]{32}$)' AND n.nspname NOT IN ('information_schema', 'public', $1)
+ WHERE n.nspname !~ '^(pg_|t_[0-9a-f]{32}$|kept_[0-9a-f]{32}_[0-9]{20}$)'
+   AND n.nspname NOT IN ('information_schema', 'public', $1)
    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid
                       AND d.deptype = 'e')
  ORDER BY 1 LIMIT 100

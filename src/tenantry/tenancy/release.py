@@ -21,7 +21,7 @@ OLDEST_SERVED = "0017"
 """The oldest revision of the tenant tree that the code of this release works on; the newest is the tree's head.
 
 It may be raised to what every tenant already has when the release is deployed, thus at most to the head of the release
-before: docs/operations.md, "Deploying a release".
+before: docs/operations/upgrading.md, "Deploying a release".
 """
 
 

@@ -22,16 +22,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 import msgspec
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tenantry.kernel.security.keyfile import KeyFile, KeyFileError, KeyFormat
-
-if TYPE_CHECKING:
-    from uuid import UUID
 
 __all__ = (
     "MAX_SEALABLE",
@@ -209,6 +208,27 @@ class Vault:
         except InvalidTag:
             raise BrokenSealError("the sealed value is damaged, or of another purpose or owner") from None
 
+    def derive_key(self, *, purpose: str, salt: bytes, key_id: str | None = None) -> tuple[str, bytes]:
+        """A key of 32 octets for one use, and the name of the vault's key that it comes from (HKDF, RFC 5869).
+
+        For what is too large to be sealed. `salt` makes it another each time and is no secret; who derived the key
+        tells it and the name to whoever is to derive it again. Without `key_id`, of the key that seals now.
+
+        Raises:
+            UnknownSealingKeyError: the vault has no such key.
+            ValueError: the purpose is not of the form that `seal` takes.
+            VaultError: the vault cannot be opened.
+        """
+        file = self._file()
+        ring = file.current()
+        if key_id is None:
+            key_id = self._sealing(ring).id
+        entry = _entry_of(ring, key_id) or _entry_of(file.check(), key_id)
+        if entry is None:
+            raise UnknownSealingKeyError(key_id)
+        info = _bound(b"tenantry derived key\0", purpose, UUID(int=0))
+        return key_id, HKDF(hashes.SHA256(), 32, salt, info).derive(_key_of(entry))
+
     def needs_resealing(self, sealed: bytes) -> bool:
         """Whether it was sealed by another key than the one that seals now.
 
@@ -299,6 +319,14 @@ def _key_id(sealed: bytes) -> bytes:
     return sealed[len(_FORM) : _HEADER]
 
 
+def _entry_of(ring: _Ring, key_id: str) -> _Entry | None:
+    return next((entry for entry in ring.entries if entry.id == key_id), None)
+
+
+def _key_of(entry: _Entry) -> bytes:
+    return base64.b64decode(entry.key + "=", altchars=b"-_", validate=True)
+
+
 def _bound(header: bytes, purpose: str, owner: UUID) -> bytes:
     """What is authenticated beside the secret. Only the last part's length varies, so no two meanings are one text."""
     if _PURPOSE.fullmatch(purpose) is None:
@@ -321,7 +349,7 @@ def _parse(content: bytes) -> _Ring:
     ciphers: dict[bytes, AESGCM] = {}
     for place, entry in enumerate(file.keys):
         try:
-            key = base64.b64decode(entry.key + "=", altchars=b"-_", validate=True)
+            key = _key_of(entry)
         except ValueError:
             key = b""
         if len(key) != 32 or entry.id != _name(key) or bytes.fromhex(entry.id) in ciphers:

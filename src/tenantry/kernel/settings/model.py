@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from tenantry.kernel.settings.backups import Backups
 from tenantry.kernel.settings.bulkheads import Bulkheads
 from tenantry.kernel.settings.control import ControlPlane, Rollouts, Storage
 from tenantry.kernel.settings.credentials import Passwords, Tokens
@@ -36,6 +37,7 @@ class Settings(
     Mail,
     Workers,
     Rollouts,
+    Backups,
     Storage,
     ControlPlane,
     Bulkheads,
@@ -90,6 +92,16 @@ class Settings(
     def storage_address(self) -> str:
         """URL of the store of archives, wherever it was put; a folder's path is absolute and percent-encoded."""
         return self.storage_url if self.storage_url is not None else (self.home.absolute() / "storage").as_uri()
+
+    @property
+    def backup_address(self) -> str:
+        """URL of the place of backups, likewise."""
+        return self.backup_url if self.backup_url is not None else (self.home.absolute() / "backups").as_uri()
+
+    @property
+    def backup_key_path(self) -> Path:
+        """The file of keys of backups, wherever it was put."""
+        return self.backup_key_file if self.backup_key_file is not None else self.home / "backup-keys.json"
 
     @classmethod
     def settings_customise_sources(

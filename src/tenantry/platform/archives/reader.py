@@ -11,7 +11,8 @@ import struct
 import threading
 import zipfile
 import zlib
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import asyncpg
@@ -22,7 +23,6 @@ from tenantry.platform.archives.format import MANIFEST, ArchivedTable, ArchiveEr
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-    from pathlib import Path
 
     from tenantry.platform.archives.writer import Progress
     from tenantry.tenancy.connection import DriverConnection
@@ -59,8 +59,10 @@ class ArchiveReader:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, path: Path, *, size_limit: int) -> AsyncIterator[ArchiveReader]:
+    async def open(cls, path: Path | IO[bytes], *, size_limit: int) -> AsyncIterator[ArchiveReader]:
         """Open an archive and check every byte of it: members, sizes, digests, and every row's number of values.
+
+        `path` is a file's, or a file that is open, can be sought in, and stays the caller's to close.
 
         `size_limit` bounds the tables' files together, inflated, in bytes. What the ZIP's headers say of sizes is not
         believed: bytes are counted as they are inflated, and the first one too many ends it.
@@ -211,9 +213,9 @@ async def _load_table(connection: DriverConnection, reader: ArchiveReader, table
         )
 
 
-def _open_zip(path: Path) -> zipfile.ZipFile:
+def _open_zip(path: Path | IO[bytes]) -> zipfile.ZipFile:
     with _refusing(""):
-        with path.open("rb") as file:
+        with path.open("rb") if isinstance(path, Path) else nullcontext(path) as file:
             # Private, hence guarded by a test: zipfile itself would read a list of members of any size.
             end = cast("Any", zipfile)._EndRecData(file)
         if end is None:

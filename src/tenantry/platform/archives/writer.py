@@ -7,7 +7,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Coroutine
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import msgspec
@@ -39,10 +39,17 @@ if TYPE_CHECKING:
     from tenantry.platform.archives.format import ArchivedTenant
     from tenantry.tenancy.connection import DriverConnection
 
-__all__ = ("Progress", "TableDigest", "table_digests", "write_archive")
+__all__ = ("Progress", "Sink", "TableDigest", "table_digests", "write_archive", "write_archive_into")
 
 Progress = Callable[[int, int, str], None]
 """Called after each table: how many are done, how many there are, and the name of this one."""
+
+
+class Sink(Protocol):
+    """What an archive is written into."""
+
+    def write(self, data: bytes, /) -> int: ...
+    def flush(self) -> None: ...
 
 
 class TableDigest(NamedTuple):
@@ -76,36 +83,64 @@ async def write_archive(
 
     Whatever is raised, the file is gone.
     """
-    shape = await read_shape(connection, schema)
-    written, left_out, secret = _choose(shape, tables, credentials=credentials)
     with disk_errors():
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            with os.fdopen(descriptor, "wb") as file, ZipFile(file, "w") as archive:
-                now = datetime.datetime.now(datetime.UTC)
-                entries: list[ArchivedTable] = []
-                async with portable_text(connection):
-                    for table in written:
-                        query = copy_query(schema, table, as_null=secret.get(table.name, frozenset()))
-                        with archive.open(_member(file_name(table.name), now), "w", force_zip64=True) as member:
-                            entries.append(await _write_table(connection, table, query, member))
-                        if progress is not None:
-                            progress(len(entries), len(written), table.name)
-                manifest = Manifest(
-                    format=FORMAT,
-                    format_version=FORMAT_VERSION,
-                    created_at=now,
-                    application=tenantry.__version__,
+            with os.fdopen(descriptor, "wb") as file:
+                return await write_archive_into(
+                    connection,
+                    file,
+                    schema=schema,
                     tenant=tenant,
-                    revision=shape.revision,
+                    tables=tables,
                     credentials=credentials,
-                    tables=entries,
-                    left_out=left_out,
+                    progress=progress,
                 )
-                archive.writestr(_member(MANIFEST, now), msgspec.json.format(msgspec.json.encode(manifest)))
         except BaseException:
             os.unlink(path)
             raise
+
+
+async def write_archive_into(
+    connection: DriverConnection,
+    file: Sink,
+    *,
+    schema: str,
+    tenant: ArchivedTenant,
+    tables: ArchiveTables,
+    credentials: bool,
+    progress: Progress | None = None,
+) -> Manifest:
+    """As `write_archive`, into whatever takes bytes one after the other: it is never sought in. It is left open.
+
+    Raises:
+        SchemaNotPortableError, asyncpg.PostgresError: as `write_archive`.
+        Exception: whatever `file` raises.
+    """
+    shape = await read_shape(connection, schema)
+    written, left_out, secret = _choose(shape, tables, credentials=credentials)
+    with ZipFile(cast("IO[bytes]", file), "w") as archive:
+        now = datetime.datetime.now(datetime.UTC)
+        entries: list[ArchivedTable] = []
+        async with portable_text(connection):
+            for table in written:
+                query = copy_query(schema, table, as_null=secret.get(table.name, frozenset()))
+                with archive.open(_member(file_name(table.name), now), "w", force_zip64=True) as member:
+                    entries.append(await _write_table(connection, table, query, member))
+                if progress is not None:
+                    progress(len(entries), len(written), table.name)
+        manifest = Manifest(
+            format=FORMAT,
+            format_version=FORMAT_VERSION,
+            created_at=now,
+            application=tenantry.__version__,
+            tenant=tenant,
+            revision=shape.revision,
+            credentials=credentials,
+            tables=entries,
+            left_out=left_out,
+        )
+        archive.writestr(_member(MANIFEST, now), msgspec.json.format(msgspec.json.encode(manifest)))
     return manifest
 
 

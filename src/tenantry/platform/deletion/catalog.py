@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tenantry.tenancy.connection import DriverConnection
 
-__all__ = ("Belongings", "count_belongings", "drop_belongings", "find_belongings", "leftovers", "lock_tables")
+__all__ = (
+    "Belongings",
+    "count_belongings",
+    "drop_belongings",
+    "find_belongings",
+    "kept_prefix",
+    "leftovers",
+    "lock_tables",
+)
 
 # Quoted by the server: a name with a quote in it is nobody's way out of a statement.
 _TABLES = """
@@ -31,7 +39,8 @@ SELECT (SELECT count(*) FROM pg_auth_members WHERE roleid = $1 OR member = $1) A
 
 # By name and by number: what named the role or the schema and has outlived it can be found by its number alone.
 _LEFT = """
-SELECT (SELECT count(*) FROM pg_namespace WHERE nspname = $1 OR oid = $2) AS schemas,
+SELECT (SELECT count(*) FROM pg_namespace
+         WHERE nspname = $1 OR oid = $2 OR starts_with(nspname, 'kept_' || substr($1, 3) || '_')) AS schemas,
        (SELECT count(*) FROM pg_roles WHERE rolname = $1 OR oid = $3) AS roles,
        (SELECT count(*) FROM pg_class WHERE relnamespace = $2 OR relowner = $3) AS relations,
        (SELECT count(*) FROM pg_proc WHERE pronamespace = $2 OR proowner = $3) AS functions,
@@ -49,6 +58,11 @@ class Belongings:
     name: str
     schema: int
     role: int
+
+
+def kept_prefix(name: str) -> str:
+    """How schemas are called that were a tenant's, of the schema `name`, until a backup was restored; see `backups`."""
+    return f"kept_{name.removeprefix('t_')}_"
 
 
 async def find_belongings(connection: DriverConnection, name: str) -> Belongings:
@@ -96,7 +110,8 @@ async def drop_belongings(connection: DriverConnection, belongings: Belongings) 
     """Drop the schema with everything in it, then the role with its memberships.
 
     In this order: the role's rights on the schema go with the schema, and a role that still has any cannot be dropped.
-    `DROP OWNED` would need the right to become the tenant, which the owner has not.
+    `DROP OWNED` would need the right to become the tenant, which the owner has not. What is kept of it since a backup
+    was restored goes as well: it is the same people's data, and the role has rights there.
 
     Raises:
         asyncpg.DependentObjectsStillExistError: the role owns something elsewhere, or has rights on it. Nobody gave
@@ -104,6 +119,12 @@ async def drop_belongings(connection: DriverConnection, belongings: Belongings) 
     """
     if belongings.schema:
         await connection.execute(f'DROP SCHEMA "{belongings.name}" CASCADE')
+    kept = await connection.fetch(
+        "SELECT quote_ident(nspname) AS quoted FROM pg_namespace WHERE starts_with(nspname, $1)",
+        kept_prefix(belongings.name),
+    )
+    for schema in kept:
+        await connection.execute(f"DROP SCHEMA {schema['quoted']} CASCADE")
     if belongings.role:
         await connection.execute(f'DROP ROLE "{belongings.name}"')
 

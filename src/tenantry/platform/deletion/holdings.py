@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from tenantry.jobs.ring import Ring
-from tenantry.tenancy.redis import Holding, holding_of, queue_name, tenant_search_pattern
+from tenantry.tenancy.redis import Holding, holding_of, queue_name, tenant_key, tenant_search_pattern
 from tenantry.tenancy.use import forget_use
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tenantry.kernel.storage import Storage
 
-__all__ = ("count_holdings", "remove_files", "remove_keys", "tenant_folder")
+__all__ = ("count_holdings", "forget_cached", "remove_files", "remove_keys", "tenant_folder")
 
 _BATCH = 500
 
@@ -62,7 +62,16 @@ async def remove_keys(redis: Redis, tenant_id: UUID) -> None:
     # First: a worker must not find in the ring what has no jobs any more.
     await Ring(redis).forget(queue_name(tenant_id))
     await forget_use(redis, tenant_id)
-    found = [key async for _, key in _keys(redis, tenant_id)]
+    await _unlink(redis, [key async for _, key in _keys(redis, tenant_id)])
+
+
+async def forget_cached(redis: Redis, tenant_id: UUID) -> None:
+    """Remove what is remembered of a tenant's rows, which have become others."""
+    cached = f"{tenant_key(tenant_id, 'cache')}:".encode()
+    await _unlink(redis, [key async for _, key in _keys(redis, tenant_id) if key.startswith(cached)])
+
+
+async def _unlink(redis: Redis, found: list[bytes]) -> None:
     for start in range(0, len(found), _BATCH):
         # One command a key: a cluster refuses one whose keys are in several slots, and a queue's are.
         async with redis.pipeline(transaction=False) as pipeline:

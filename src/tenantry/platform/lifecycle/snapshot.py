@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
     from tenantry.platform.provisioning.operations import Work
     from tenantry.tenancy.connection import DriverConnection
 
-__all__ = ("snapshot",)
+__all__ = ("snapshot", "snapshot_of")
 
 # Quoted by the server: a name with a quote in it is nobody's way out of a statement.
 _TABLES = """
@@ -23,7 +25,18 @@ SELECT format('%I.%I', n.nspname, c.relname) AS quoted
 
 @asynccontextmanager
 async def snapshot(work: Work, schema: str) -> AsyncIterator[DriverConnection]:
-    """The owner's second connection, in a transaction that sees one moment and writes nothing.
+    """The owner's second connection, as `snapshot_of`.
+
+    Raises:
+        asyncpg.LockNotAvailableError: somebody is changing the tables just now.
+    """
+    async with snapshot_of(work.engine, schema) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def snapshot_of(engine: AsyncEngine, schema: str) -> AsyncIterator[DriverConnection]:
+    """A connection of the owner's, in a transaction that sees one moment and writes nothing.
 
     Readers and writers go on meanwhile. A migration, an archive or a purge of the same tenant waits: the tables are
     locked against their change, and before the moment is chosen, so that what the catalog says of them is true to the
@@ -32,12 +45,15 @@ async def snapshot(work: Work, schema: str) -> AsyncIterator[DriverConnection]:
     Raises:
         asyncpg.LockNotAvailableError: somebody is changing the tables just now.
     """
-    async with work.engine.connect() as connection:
+    # By itself and before: inside, asking would choose the moment.
+    async with engine.connect() as connection:
+        driver = cast("DriverConnection", (await connection.get_raw_connection()).driver_connection)
+        tables = [record["quoted"] for record in await driver.fetch(_TABLES, schema)]
+    async with engine.connect() as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         # SQLAlchemy begins with its first statement; of these, none chooses the moment yet.
         await connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout TO '1h'")
         await connection.exec_driver_sql("SET LOCAL lock_timeout TO '15s'")
-        tables = [record["quoted"] for record in await work.driver.fetch(_TABLES, schema)]
         driver = cast("DriverConnection", (await connection.get_raw_connection()).driver_connection)
         if tables:
             await driver.execute(f"LOCK TABLE {', '.join(tables)} IN ACCESS SHARE MODE")

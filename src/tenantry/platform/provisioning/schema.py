@@ -26,6 +26,7 @@ __all__ = (
     "drop_schemas",
     "enter_schema",
     "finish_schemas",
+    "finish_unentered",
     "make_schemas",
     "migrate_schema",
 )
@@ -47,11 +48,17 @@ def _enter(tenant_id: UUID) -> str:
     return f'SET LOCAL search_path TO "{schema_name(tenant_id)}"'
 
 
-def _finish(tenant_id: UUID) -> str:
+def _keep_version(tenant_id: UUID) -> str:
     name = schema_name(tenant_id)
     return f"""
 -- The version is the owner's to write.
 REVOKE INSERT, UPDATE, DELETE ON "{name}".alembic_version FROM "{name}";
+"""
+
+
+def _finish(tenant_id: UUID) -> str:
+    name = schema_name(tenant_id)
+    return f"""{_keep_version(tenant_id)}
 -- What every tenant may do in the shared schema is granted to the group once, not to ten thousand roles.
 GRANT {TENANT_GROUP_ROLE} TO "{name}" WITH INHERIT TRUE, SET FALSE;
 -- The application may become the tenant, but holds none of its rights until it does.
@@ -130,6 +137,11 @@ async def migrate_schema(connection: AsyncConnection, start: str, end: str) -> N
 async def begin_schema(connection: DriverConnection, tenant_id: UUID) -> None:
     """Make a role and an empty schema, and put the search_path on it: for whoever runs the tree by Alembic."""
     await connection.execute(_begin(tenant_id))
+
+
+async def finish_unentered(connection: DriverConnection, tenant_id: UUID) -> None:
+    """As `finish_schemas`, of a role that nobody is to become: without its memberships."""
+    await connection.execute(_keep_version(tenant_id))
 
 
 async def finish_schemas(connection: DriverConnection, tenant_ids: Sequence[UUID]) -> None:

@@ -50,7 +50,15 @@ if TYPE_CHECKING:
     from tenantry.tenancy.database import Database
     from tenantry.tenancy.registry import TenantRegistry
 
-__all__ = ("Authenticator", "Issued", "SecondFactorGate", "UserSessionService", "is_open", "read_last_activity")
+__all__ = (
+    "Authenticator",
+    "Issued",
+    "SecondFactorGate",
+    "UserSessionService",
+    "end_everybodys",
+    "is_open",
+    "read_last_activity",
+)
 
 _WRONG = "The organization, the e-mail address or the password is wrong."
 _ENDED = "The refresh token is not valid."
@@ -379,6 +387,11 @@ class Authenticator:
             tenant_id=tenant.id,
             enrol_by=session.enrol_by,
         )
+
+
+async def end_everybodys(session: AsyncSession) -> None:
+    """End every session of the organization. For rows of the past: some of these were ended since, and by whom?"""
+    await session.execute(update(UserSession).where(is_open()).values(revoked_at=func.now()))
 
 
 async def read_last_activity(session: AsyncSession) -> Mapping[str, Any]:
