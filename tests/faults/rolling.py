@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -65,7 +65,7 @@ class Fleet:
         self._numbers = itertools.count(1)
         self._clients: list[httpx.AsyncClient] = []
 
-    async def __aenter__(self) -> Fleet:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -104,7 +104,7 @@ class Fleet:
             except httpx.TransportError:
                 return False
 
-        assert await asyncio.to_thread(wait_until, is_ready, 60), process.log_tail(60)
+        assert await asyncio.to_thread(wait_until, is_ready, 240), process.log_tail(60)
         self._clients.append(httpx.AsyncClient(base_url=url, timeout=DEADLINE))
         return Replica(release, process, self._clients[-1])
 

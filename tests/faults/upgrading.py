@@ -55,7 +55,9 @@ class Estate(Fleet):
         self._balancer.add(_port(self.apis[-1]))
 
     async def add_worker(self, release: Release) -> None:
-        environment = _environment(self._addresses, self._home, {"worker_concurrency": 4, "log_level": "INFO"})
+        environment = _environment(
+            self._addresses, self._home, {"worker_concurrency": 4, "worker_stall": 300, "log_level": "INFO"}
+        )
         environment |= _names(release)
         worker = self._start(
             f"worker-{release.code}", [sys.executable, "-m", "tests.faults.upgrades", "worker"], environment
@@ -107,7 +109,7 @@ class Estate(Fleet):
     async def ended(self) -> None:
         """Wait until whatever was told to end has; each in order."""
         for process in self.ending:
-            assert await asyncio.to_thread(process.wait, 60) == 0, process.log_tail(60)
+            assert await asyncio.to_thread(process.wait, 120) == 0, process.log_tail(60)
         self.ending.clear()
 
     async def run(self, release: Release, *arguments: str) -> str:
@@ -140,7 +142,7 @@ def _names(release: Release) -> dict[str, str]:
     }
 
 
-async def _until(condition: Callable[[], bool], process: GuardedProcess, seconds: float = 60) -> None:
+async def _until(condition: Callable[[], bool], process: GuardedProcess, seconds: float = 240) -> None:
     try:
         async with asyncio.timeout(seconds):
             while not condition():
@@ -187,7 +189,7 @@ class Visitors:
     async def more(self, count: int, release: Release | None = None) -> None:
         """Go on until as many more requests were answered, by that release if one is named."""
         wanted = self._by(release) + count
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             while self._by(release) < wanted:
                 self._changed.clear()
                 await self._changed.wait()
@@ -212,7 +214,7 @@ class Visitors:
                 body = {"tenant": tenant.slug, "email": tenant.email, "password": PASSWORD}
                 await self._send("POST", "/api/auth/login", None, body)
             # Steady, and not all that there is to be had: the machine has processes to start meanwhile.
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
 
     async def _send(
         self, method: str, path: str, tenant: Session | None, body: dict[str, str] | None = None
@@ -243,7 +245,7 @@ async def end_of_jobs(addresses: Template, tenants: Sequence[Session]) -> None:
     left: list[Any] = []
     try:
         ring = Ring(redis)
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             while True:
                 left = await admin.fetch("SELECT name, status, error FROM platform.outbox LIMIT 5")
                 if not left and not await ring.inflight():
