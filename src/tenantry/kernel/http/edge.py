@@ -21,6 +21,7 @@ from tenantry.kernel.http.fields import NUL_MESSAGE
 from tenantry.kernel.http.headers import secure_headers
 from tenantry.kernel.http.problem import send_problem
 from tenantry.kernel.http.request_id import request_id_for
+from tenantry.kernel.http.shutdown import Shutdown
 from tenantry.kernel.logging import log_access
 from tenantry.kernel.metrics import IN_FLIGHT, UNMATCHED, observe_request, observe_tenant
 from tenantry.kernel.tracing import begin_request
@@ -53,6 +54,7 @@ class Edge:
 
     An answer 429 is held back for `refusal_delay` seconds, when all that the request held is given back: who asks again
     as soon as there is an answer asks less often, and refusing takes time from everybody. That is in no duration.
+    Once `shutdown` drains, each answer ends its connection.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class Edge:
         quiet: Iterable[str] = ("/health", "/metrics"),
         write_timeout: float = 30.0,
         refusal_delay: float = 0.0,
+        shutdown: Shutdown | None = None,
     ) -> None:
         self.app = app
+        self._shutdown = shutdown or Shutdown()
         self._write_timeout = write_timeout
         self._refusal_delay = refusal_delay
         self._held_back = 0
@@ -103,6 +107,9 @@ class Edge:
                 if (more := state.get("headers")) is not None:
                     headers += more
                 headers.append((b"x-request-id", request_id.encode()))
+                # HTTP/2 forbids the header (RFC 9113, section 8.2.2), and has GOAWAY, which the server sends.
+                if self._shutdown.is_draining and scope["http_version"].startswith("1"):
+                    headers.append((b"connection", b"close"))
                 message["headers"] = headers
                 if status == REFUSED:
                     refusal.append(message)
@@ -225,15 +232,17 @@ def edge(
     quiet: Iterable[str] = ("/health", "/metrics"),
     write_timeout: float = 30.0,
     refusal_delay: float = 0.0,
+    shutdown: Shutdown | None = None,
 ) -> Edge:
     """The application with all that surrounds it: what the server is given.
 
     `body_limit` in bytes, `body_timeout`, `write_timeout` and `refusal_delay` in seconds; `any_type` are path prefixes
-    whose bodies need not be JSON.
+    whose bodies need not be JSON; `shutdown` says when to end connections.
     """
     return Edge(
         BodyBuffer(app, limit=body_limit, timeout=body_timeout, any_type=any_type),
         quiet=quiet,
         write_timeout=write_timeout,
         refusal_delay=refusal_delay,
+        shutdown=shutdown,
     )
