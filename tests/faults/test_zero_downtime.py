@@ -2,7 +2,7 @@
 
 Three API processes behind a balancer, three workers and two provisioners, each the real program in a process of its
 own. The next release (`tests/faults/upgrades.py`) has a migration of the shared schema and one of tenants', and code
-that needs both. The order is that of docs/operations.md, "Deploying a release".
+that needs both. The order is that of docs/operations/upgrading.md, "Deploying a release".
 """
 
 from __future__ import annotations
