@@ -31,6 +31,7 @@ __all__ = (
     "drop_database",
     "ensure_template",
     "fast_hasher",
+    "is_superuser",
 )
 
 OPERATOR_EMAIL = "root@platform.example"
@@ -119,10 +120,20 @@ async def _let_administrator_end_backends(admin_url: str) -> None:
 
     Who has CREATEROLE may grant itself the roles that it has made.
     """
+    if await is_superuser(admin_url):
+        return
     admin = await asyncpg.connect(admin_url)
     try:
-        if not await admin.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
-            await admin.execute(f"GRANT {OWNER_ROLE}, {APP_ROLE} TO current_user WITH INHERIT TRUE, SET TRUE")
+        await admin.execute(f"GRANT {OWNER_ROLE}, {APP_ROLE} TO current_user WITH INHERIT TRUE, SET TRUE")
+    finally:
+        await admin.close()
+
+
+async def is_superuser(admin_url: str) -> bool:
+    """Whether the administrator is one: on a server that was given they may be less, as on managed ones."""
+    admin = await asyncpg.connect(admin_url)
+    try:
+        return bool(await admin.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
     finally:
         await admin.close()
 

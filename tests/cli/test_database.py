@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tenantry.cli.problems import ExitCode
 from tenantry.tenancy.migrations import head
 from tests.cli.support import answer, refused, run
-from tests.databases import Template
+from tests.databases import Template, is_superuser
 
 
 def test_the_shared_schema_is_migrated_once(empty_database: Template, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -30,7 +32,7 @@ def test_migrating_needs_the_owner(env: dict[str, str]) -> None:
 def test_hardening_is_reported_and_done(empty_database: Template) -> None:
     arguments = ["harden", "--admin-url-stdin", "--json"]
     before = run(*arguments, "--check", stdin=empty_database.admin_url)
-    assert answer(before, ExitCode.FAILED) == {
+    nothing = {
         "setConfigRevoked": False,
         "plpgsqlRevoked": False,
         "temporaryRevoked": False,
@@ -38,7 +40,13 @@ def test_hardening_is_reported_and_done(empty_database: Template) -> None:
         "largeObjectsRevoked": False,
         "complete": False,
     }
+    assert answer(before, ExitCode.FAILED) == nothing
     assert before.stderr.startswith("Error: SQL that is injected could cross tenants")
+    if not asyncio.run(is_superuser(empty_database.admin_url)):
+        # As on a managed server: what the database's owner may do is done, and the rest is said.
+        done = run(*arguments, stdin=empty_database.admin_url)
+        assert answer(done, ExitCode.FAILED) == nothing | {"temporaryRevoked": True}
+        pytest.skip("the server's administrator is no superuser: it cannot be hardened")
     assert answer(run(*arguments, stdin=empty_database.admin_url))["complete"] is True
     shown = run("harden", "--admin-url-stdin", "--check", stdin=empty_database.admin_url)
     assert shown.exit_code == 0

@@ -20,6 +20,7 @@ from tenantry.kernel.http.failures import explain_failure
 from tenantry.tenancy.connection import ScopedConnection
 from tenantry.tenancy.database import Database, driver_of
 from tenantry.tenancy.scope import EMPTY_SCOPE, Scope, ScopeError
+from tests.databases import is_superuser
 from tests.isolation.estate import Estate, Neighbour
 from tests.isolation.machine import ENDINGS, Machine, Turn, turns
 
@@ -402,7 +403,7 @@ async def test_arrays_are_read_under_a_tenants_role(
     estate: Estate, acme: Neighbour, admin: asyncpg.Connection[Any]
 ) -> None:
     """asyncpg would look up their types inside set_config, which no tenant may execute."""
-    if not await admin.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
+    if not await is_superuser(estate.addresses.admin_url):
         pytest.skip("the server's administrator is no superuser: it cannot be hardened")
     assert not await admin.fetchval(
         "SELECT has_function_privilege($1, 'set_config(text, text, boolean)', 'EXECUTE')", acme.schema
