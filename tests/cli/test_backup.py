@@ -89,7 +89,7 @@ def test_a_night_of_backups_and_a_tenant_that_is_restored(env: Env, database_add
     assert json.loads(report.read_text()) == drilled
     spoken = run("backup", "drill", "--sample", "1", env=env)
     assert spoken.exit_code == 0
-    assert "1 have no backup: acme-2" in spoken.stderr
+    assert "1 tenants have no backup: acme-2" in spoken.stderr
 
 
 @pytest.mark.usefixtures("provisioner")
