@@ -263,6 +263,11 @@ def _next_release(deployment: Deployment) -> str:
     return revision
 
 
+def _backup(deployment: Deployment) -> str:
+    deployment.tenantry("backup", "create", "--all")
+    return ""
+
+
 def _lost_postgresql(deployment: Deployment) -> str:
     deployment.lose_database()
     return ""
@@ -274,6 +279,7 @@ _GIVEN: Mapping[str, Callable[..., str]] = {
     "dead-job": _dead_job,
     "operator-token": _token,
     "old-sealing-key": _old_sealing_key,
+    "backup": _backup,
     "lost-postgresql": _lost_postgresql,
     "next-release": _next_release,
 }

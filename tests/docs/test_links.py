@@ -124,6 +124,8 @@ def _options(words: list[str]) -> set[str]:
     command: click.Command | None = None
     for word in words:
         if command is None:
+            if word not in _COMMANDS:
+                break
             command = getattr(importlib.import_module(_COMMANDS[word][0]), word.replace("-", "_"))
         elif isinstance(command, click.Group) and word in command.commands:
             command = command.commands[word]

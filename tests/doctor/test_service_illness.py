@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -368,3 +369,29 @@ def test_a_dangerous_setting_is_found(patient: Patient, env: dict[str, str], cod
     found = examine(patient, "--only", "settings", code=1, **env)
     assert code in codes(found, "warning", "critical")
     assert code not in codes(examine(patient, "--only", "settings", code=0))
+
+
+def test_backups_that_are_missing_old_or_damaged_are_found(patient: Patient) -> None:
+    only = ("--only", "backups")
+    place, keys = patient.home / "backups", patient.home / "backup-keys.json"
+    assert set(codes(examine(patient, *only, code=0))) == {"backups.unknown"}
+    assert not place.exists()
+    assert not keys.exists()
+    assert run("backup", "keys", "create", env=patient.env).exit_code == 0
+    place.mkdir(mode=0o700)
+    try:
+        assert set(codes(examine(patient, *only, code=1), "warning")) == {"backups.none"}
+        assert run("backup", "create", "--shared", "--quiet", env=patient.env).exit_code == 0
+        ago = "UPDATE platform.tenant SET created_at = now() - interval '30 hours'"
+        with patient.ailing([ago], ["UPDATE platform.tenant SET created_at = now()"]):
+            behind = codes(examine(patient, *only, code=1), "warning")
+            assert behind["backups.old"]["seen"].startswith("2: acme, globex")
+        assert set(codes(examine(patient, *only, code=0))) == {"backups.fresh"}
+        [manifest] = place.glob("shared/*.manifest")
+        manifest.write_bytes(b"nothing")
+        assert set(codes(examine(patient, *only, code=1), "critical")) == {"backups.damaged"}
+        keys.chmod(0o644)
+        assert set(codes(examine(patient, *only, code=1), "critical")) == {"backups.unusable"}
+    finally:
+        shutil.rmtree(place)
+        keys.unlink()

@@ -11,6 +11,7 @@ from tenantry.cli.output import json_option, print_json, print_table
 from tenantry.cli.problems import CommandError, ExitCode
 from tenantry.cli.settings import settings_or_exit
 from tenantry.kernel.security import SealingKeyInfo, Vault
+from tenantry.platform.backups.store import open_keys
 
 __all__ = ("keys",)
 
@@ -67,9 +68,7 @@ def rotate(yes: bool, as_json: bool) -> None:
 
 
 def _open() -> Vault:
-    vault = Vault(settings_or_exit().backup_key_path)
-    vault.open()
-    return vault
+    return open_keys(settings_or_exit())
 
 
 def _row(info: SealingKeyInfo) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tenantry.doctor.backups import check_backups
 from tenantry.doctor.capacity import check_capacity
 from tenantry.doctor.certificates import check_certificates
 from tenantry.doctor.clocks import check_clocks
@@ -51,6 +52,7 @@ CHECKS: tuple[Check, ...] = (
     Check("jobs", "Jobs do not wait", _APP, check_jobs),
     Check("operations", "Nothing waits for the provisioner", _APP, check_operations),
     Check("audit-trails", "Audit trails are sealed", _APP, check_audit_trails),
+    Check("backups", "There is a backup of last night", _APP, check_backups),
     Check("keys", "Keys are there, and not old", (), check_keys),
     Check("certificates", "Certificates are good for a while", (), check_certificates),
     Check("settings", "No setting is dangerous", (), check_settings),

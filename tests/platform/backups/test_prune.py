@@ -68,7 +68,7 @@ async def test_where_nothing_is_good_nothing_is_removed(api: World, backups: Bac
 async def test_unfinished_files_go_once_nobody_can_be_writing_them(
     api: World, backups: Backups, tmp_path: Path
 ) -> None:
-    [acme] = await settle(api, "acme")
+    await settle(api, "acme")
     name = (await backups.writer().tenant(await row_of(backups, "acme"))).name
     folder = tmp_path / "home" / "backups" / name.folder
     for number, age in ((1, 90_000), (2, 10)):

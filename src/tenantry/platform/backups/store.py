@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tenantry.kernel.errors import ConflictException, ResourceNotFoundException, define_problem
-from tenantry.kernel.security import Vault
+from tenantry.kernel.security import Vault, VaultError
 from tenantry.kernel.storage import ObjectNotFoundError, Storage
 from tenantry.kernel.threads import to_the_end
 from tenantry.platform.archives.reader import ArchiveReader
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from tenantry.kernel.settings import Settings
 
-__all__ = ("BACKUP_DAMAGED", "BackupStore", "Listing", "by_folder", "damaged")
+__all__ = ("BACKUP_DAMAGED", "BackupStore", "Listing", "by_folder", "damaged", "open_keys")
 
 _ANY_SIZE = 1 << 62
 _CHUNK = 1 << 20
@@ -49,6 +49,23 @@ BACKUP_DAMAGED = define_problem(
 def damaged(error: BackupDamagedError) -> ConflictException:
     """The same, as a command reports it."""
     return ConflictException(str(error)[:1].upper() + str(error)[1:] + ".", problem=BACKUP_DAMAGED)
+
+
+def open_keys(settings: Settings) -> Vault:
+    """The keys of backups; a file that the settings name must be there, else it is made.
+
+    Raises:
+        VaultError: it is not there, or not to be trusted.
+    """
+    path, named = settings.backup_key_path, settings.backup_key_file is not None
+    if named and not path.exists():
+        raise VaultError(
+            f"there are no keys of backups at {path}: TENANTRY_BACKUP_KEY_FILE says where they are, "
+            "`tenantry backup keys create` makes some"
+        )
+    vault = Vault(path, create=not named)
+    vault.open()
+    return vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +115,7 @@ class BackupStore:
             VaultError: the file of keys is not there, or not to be trusted.
             StorageUnavailableError: the folder cannot be made.
         """
-        vault = Vault(settings.backup_key_path, create=settings.backup_key_file is None)
-        vault.open()
+        vault = open_keys(settings)
         place = _Place(
             settings.backup_address,
             settings.backup_s3_endpoint,
