@@ -7,6 +7,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # uv where it is on the PATH, else pip: both install the same pinned files and check the same hashes.
 UV     := $(shell command -v uv 2>/dev/null)
+# What `make image` calls the image.
+IMAGE ?= tenantry
 # Examples per endpoint of the long schemathesis run.
 FUZZ_EXAMPLES ?= 300
 
@@ -56,6 +58,10 @@ test-slow: $(VENV)/.stamp-dev ## Run the fault and load tests
 check: $(VENV)/.stamp-dev ## Lint, format, types, import contracts, architecture rules, migrations
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.architecture.migration_lint
@@ -80,6 +86,17 @@ bench-fairness: $(VENV)/.stamp-dev ## Measure: what fifty organizations notice o
 
 bench-peers: $(VENV)/.stamp-dev $(PEER_VENV)/.stamp ## Measure: beside django-tenants, an application of the same shape
 	$(BIN)/python -m benchmarks.peers $(ARGS)
+
+.PHONY: image dist
+# REVISION and CREATED are of the last commit, so that the same sources make the same image.
+image: ## Build the image, IMAGE=tenantry (needs docker)
+	docker build --pull --tag $(IMAGE) \
+		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+		--build-arg REVISION="$$(git rev-parse HEAD)" --build-arg CREATED="$$(git log -1 --format=%cI)" .
+
+dist: $(VENV)/.stamp-dev ## Build the wheel and the source archive into dist/, with the pinned backend
+	rm -rf dist
+	$(BIN)/python -m hatchling build
 
 # dev.txt holds everything and is resolved first; the others are parts of it, in the same versions, so that one .venv
 # can be installed from any of them.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -108,5 +110,10 @@ def tenantry() -> None:
 
 def main() -> NoReturn:
     """The console script."""
+    if os.getpid() == 1:
+        # A container's first process: the kernel drops signals for it that it does not handle, also those that would
+        # end any other process (pid_namespaces(7)). So it is ended as the signal would have ended it; processes that
+        # have something to finish set handlers of their own.
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     tenantry.main(prog_name="tenantry")
     raise AssertionError("click exits")
