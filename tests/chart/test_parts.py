@@ -86,7 +86,7 @@ def test_valkey_starts_and_keeps_what_it_is_told_to(full: Rendering, folder: Pat
         # The shell has made room for it: signals are its own, and the password is in no argument.
         assert client.info("server")["process_id"] == process.pid
         assert PASSWORD not in Path(f"/proc/{process.pid}/cmdline").read_text()
-        stranger = redis.Redis(unix_socket_path=f"{folder}/socket")
+        stranger = redis.Redis(unix_socket_path=f"{folder}/socket", retry=Retry(NoBackoff(), 0))
         with stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
 
