@@ -98,5 +98,5 @@ def test_time_to_end_is_as_the_table_says(full: Rendering) -> None:
     _, rows = table("process")
     for name, *_, told in rows:
         number = int(re.findall(r"(\d+) s", told)[0])
-        besides = {"API": 10, "worker": ALL_OPTIONS["config"]["WORKER_GRACE"]}.get(name, 0)
+        besides = {"API": 5 + 5, "worker": ALL_OPTIONS["config"]["WORKER_GRACE"]}.get(name, 0)
         assert grace[name.lower()] == number + besides, name
