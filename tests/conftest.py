@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from tests.databases import Template, clone_database, drop_database, ensure_template
-from tests.servers import start_servers, stop_servers
+from tests.servers import LEFT, start_servers, stop_servers
 from tests.world import TenantHandle, World, open_world
 
 
@@ -28,6 +28,14 @@ def pytest_collection_finish() -> None:
     # takes 0.4 s, and all of them together a fifth of the tests' time.
     gc.collect()
     gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if LEFT:
+        terminalreporter.write_line(
+            f"Of other runs there were {len(LEFT)} databases on this server, {LEFT[0]} for one. If none is running, "
+            "`python -m tests.leftovers --drop` drops them."
+        )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -18,7 +18,7 @@ from tenantry.features import SHARED_METADATA
 from tenantry.kernel.security import PasswordHasher
 from tenantry.platform.operators.models import Operator
 from tenantry.platform.plans.models import Plan
-from tenantry.tenancy.bootstrap import bootstrap, harden
+from tenantry.tenancy.bootstrap import APP_ROLE, OWNER_ROLE, bootstrap, harden
 from tenantry.tenancy.database import owner_engine
 from tenantry.tenancy.migrations import upgrade
 from tests.servers import ADMIN_URL, REDIS_URL, RUN, make_database_name
@@ -89,6 +89,7 @@ async def _make(admin_url: str, name: str) -> tuple[str, str]:
     addresses = await bootstrap(admin_url, database=name, owner_password=_ROLE_PASSWORD, app_password=_ROLE_PASSWORD)
     if exists:
         return addresses.owner_url, addresses.app_url
+    await _let_administrator_end_backends(admin_url)
     await harden(_with_database(admin_url, name))
     hasher = fast_hasher()
     engine = owner_engine(addresses.owner_url)
@@ -111,6 +112,19 @@ async def _make(admin_url: str, name: str) -> tuple[str, str]:
     finally:
         await admin.close()
     return addresses.owner_url, addresses.app_url
+
+
+async def _let_administrator_end_backends(admin_url: str) -> None:
+    """As a superuser may: tests terminate the application's connections, and look into tables that the owner owns.
+
+    Who has CREATEROLE may grant itself the roles that it has made.
+    """
+    admin = await asyncpg.connect(admin_url)
+    try:
+        if not await admin.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
+            await admin.execute(f"GRANT {OWNER_ROLE}, {APP_ROLE} TO current_user WITH INHERIT TRUE, SET TRUE")
+    finally:
+        await admin.close()
 
 
 async def clone_database(template: Template) -> Template:

@@ -7,11 +7,13 @@ the environment:
 - `TENANTRY_TEST_REDIS_URL`: a `redis://` address;
 - `TENANTRY_TEST_RUN`: eight hexadecimal digits of this run, for names in servers that several runs share.
 
-With TENANTRY_DATABASE_URL and TENANTRY_REDIS_URL set, these servers are used and nothing is started.
+With TENANTRY_DATABASE_URL and TENANTRY_REDIS_URL set, these servers are used and nothing is started. A run drops what
+it has made there; what runs have left that were killed is named at its end (`tests.leftovers`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import secrets
@@ -25,8 +27,9 @@ import pytest
 from tenantry.dev.embedded import EmbeddedServer
 from tenantry.dev.postgres import EmbeddedPostgres
 from tenantry.dev.valkey import EmbeddedValkey
+from tests.leftovers import deployments_of, drop_databases, leftovers_of
 
-__all__ = ("UNSAFE_BUT_FAST", "make_database_name", "start_servers", "stop_servers", "temporary_folder")
+__all__ = ("LEFT", "UNSAFE_BUT_FAST", "make_database_name", "start_servers", "stop_servers", "temporary_folder")
 
 ADMIN_URL = "TENANTRY_TEST_ADMIN_URL"
 REDIS_URL = "TENANTRY_TEST_REDIS_URL"
@@ -46,6 +49,11 @@ UNSAFE_BUT_FAST = {
 _ROOM = 2 * 2**30
 _MEMORY = Path("/dev/shm")
 
+LEFT: list[str] = []
+"""Databases that other runs have on the server that was given, perhaps because they were killed."""
+
+_external: list[str] = []
+"""The address of that server, until this run has dropped what it has made there."""
 _counter = itertools.count(1)
 _servers: list[EmbeddedServer] = []
 _folders: list[Path] = []
@@ -77,6 +85,12 @@ def start_servers(config: pytest.Config) -> None:
     os.environ[RUN] = secrets.token_hex(4)
     database, redis = os.environ.get("TENANTRY_DATABASE_URL"), os.environ.get("TENANTRY_REDIS_URL")
     if database and redis:
+        if deployed := asyncio.run(deployments_of(database)):
+            raise pytest.UsageError(
+                f"the tests give Tenantry's roles passwords of their own: not on a server with {', '.join(deployed)}"
+            )
+        LEFT[:] = asyncio.run(leftovers_of(database))
+        _external.append(database)
         os.environ[ADMIN_URL], os.environ[REDIS_URL] = database, redis
         return
     if database or redis:
@@ -101,6 +115,9 @@ def stop_servers(config: pytest.Config) -> None:
     """To be called from `pytest_unconfigure`: stops what `start_servers` started, and deletes its files."""
     if hasattr(config, "workerinput"):
         return
+    while _external:
+        url = _external.pop()
+        asyncio.run(drop_databases(url, asyncio.run(leftovers_of(url, run=os.environ[RUN]))))
     while _servers:
         server = _servers.pop()
         if isinstance(server, EmbeddedPostgres):

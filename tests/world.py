@@ -42,6 +42,7 @@ def environment_for(addresses: Template, home: Path, **overrides: object) -> dic
         "TENANTRY_PASSWORD_HASH_MEMORY_COST": "7168",
         "TENANTRY_PASSWORD_HASH_PARALLELISM": "1",
         "TENANTRY_LOG_LEVEL": "WARNING",
+        "TENANTRY_SERVE_DRAIN": "0",
         # Most tests make a tenant or two, and some count what there is.
         "TENANTRY_WARM_POOL_SIZE": "0",
         "TENANTRY_APP_URL": "https://{tenant}.app.example.com",

@@ -127,7 +127,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
     vault = open_vault(settings, create=True)
     tokens = Tokens(keyring, settings.token_issuer)
     hasher = create_hasher(settings)
-    shutdown = Shutdown()
+    shutdown = Shutdown(settings.serve_drain)
 
     # When it is first needed: a process that fetches no export may run without a folder to write to.
     @cache
@@ -212,6 +212,10 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
     async def ask_registry() -> None:
         if not registry.is_fresh:
             raise TimeoutError("the registry is stale")
+
+    async def ask_shutdown() -> None:
+        if shutdown.is_draining:
+            raise TimeoutError("the process is about to end")
 
     async def ask_replica() -> None:
         if replica is not None and not replica.is_open:
@@ -331,6 +335,7 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
     app.state.update(
         {
             "settings": settings,
+            "shutdown": shutdown,
             "database": database,
             "replica": replica,
             "registry": registry,
@@ -526,6 +531,8 @@ def create_app(settings: Settings, *, database: Database | None = None) -> Lites
                 "database": HealthCheck(ask_database),
                 "registry": HealthCheck(ask_registry),
                 "redis": HealthCheck(ask_redis, required=False),
+                # For balancers that ask before they send.
+                "shutdown": HealthCheck(ask_shutdown),
                 **({} if replica is None else {"replica": HealthCheck(ask_replica, required=False)}),
             },
         }
@@ -546,11 +553,13 @@ def _cors(settings: Settings) -> CORSConfig | None:
 
 def create_asgi(settings: Settings, *, database: Database | None = None) -> ASGIApp:
     """The whole application, as a server takes it."""
+    app = create_app(settings, database=database)
     return edge(
-        create_app(settings, database=database),
+        app,
         body_limit=settings.request_body_limit,
         body_timeout=settings.request_body_timeout,
         write_timeout=settings.response_write_timeout,
+        shutdown=app.state.shutdown,
     )
 
 

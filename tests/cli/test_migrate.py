@@ -24,6 +24,7 @@ from tenantry.tenancy.revisions import revisions
 from tests.cli.support import ROOT, answer, bare_environment, refused, run
 from tests.databases import Template
 from tests.platform.rollouts.support import add_team, as_owner, make_tenants, start, states
+from tests.platform.support import as_admin
 from tests.tree import TenantTree, program_of, tenant_tree
 
 __all__ = ("tenant_tree",)
@@ -76,6 +77,21 @@ def test_the_glance_and_the_look_say_the_same(
     glanced = answer(run("migrate", "tenants", "--json", env=owner_env))
     monkeypatch.setattr("tenantry.cli.migrate_glance.glance", lambda: None)
     assert answer(run("migrate", "tenants", "--json", env=owner_env)) == glanced
+
+
+def test_a_release_that_comes_back_leaves_a_newer_ones_shared_schema_alone(
+    database_addresses: Template, owner_env: dict[str, str]
+) -> None:
+    """What deploys a release migrates first, also when it is the release before that is deployed again."""
+    newer = "9999"
+
+    async def put() -> None:
+        async with as_admin(database_addresses) as admin:
+            await admin.execute(f"UPDATE platform.alembic_version SET version_num = '{newer}'")
+
+    asyncio.run(put())
+    assert answer(run("migrate", "shared", "--json", env=owner_env)) == {"tree": "shared", "from": newer, "to": newer}
+    assert run("migrate", "shared", env=owner_env).stdout == f"The shared schema is at {newer} already.\n"
 
 
 def test_the_order_of_the_files_is_alembics() -> None:

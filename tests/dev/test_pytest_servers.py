@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from tenantry.dev.process import wait_until
 from tests.dev.support import DEADLINE, refuses
+from tests.leftovers import drop_databases, leftovers_of
 
 # Each starts a pytest and two servers of its own.
 pytestmark = pytest.mark.slow
@@ -50,7 +52,7 @@ def test_uses_them(n):
         client.ping()
     ports = [urllib.parse.urlsplit(url).port for url in (address, cache)]
     with RECORD.open("a") as file:
-        print(*ports, os.environ.get("PYTEST_XDIST_WORKER"), file=file)
+        print(*ports, os.environ.get("PYTEST_XDIST_WORKER"), *names, file=file)
 
 
 def test_hangs():
@@ -147,6 +149,24 @@ def test_external_servers_are_used_when_both_are_named(run: Run) -> None:
     assert process.returncode == 0, output
     assert f":{run.lines()[0][0]}/" in database
     assert f":{run.lines()[0][1]}/" in cache
+    made = {name for line in run.lines() for name in line[3:]}
+    assert len(made) == 8
+    assert made.isdisjoint(asyncio.run(leftovers_of(database))), "a run drops what it has made"
+
+
+def test_what_a_killed_run_leaves_on_an_external_server_can_be_found_and_dropped(run: Run) -> None:
+    database, cache = os.environ["TENANTRY_TEST_ADMIN_URL"], os.environ["TENANTRY_TEST_REDIS_URL"]
+    process = run.start(TENANTRY_DATABASE_URL=database, TENANTRY_REDIS_URL=cache, HANG="1")
+    with process:
+        try:
+            assert wait_until(lambda: ["hangs"] in run.lines(), DEADLINE)
+        finally:
+            process.send_signal(signal.SIGKILL)
+    made = {name for line in run.lines() for name in line[3:]}
+    (number,) = {name.split("_")[2] for name in made}
+    assert set(asyncio.run(leftovers_of(database, run=number))) == made
+    asyncio.run(drop_databases(database, sorted(made)))
+    assert asyncio.run(leftovers_of(database, run=number)) == []
 
 
 def test_half_an_external_configuration_is_refused(run: Run) -> None:

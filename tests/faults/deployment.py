@@ -99,6 +99,7 @@ def _environment(addresses: Template, home: Path, overrides: Mapping[str, object
         "TENANTRY_PASSWORD_HASH_MEMORY_COST": str(settings.password_hash_memory_cost),
         "TENANTRY_PASSWORD_HASH_PARALLELISM": str(settings.password_hash_parallelism),
         "TENANTRY_LOG_LEVEL": "WARNING",
+        "TENANTRY_SERVE_DRAIN": str(settings.serve_drain),
         # Where there is no mail, what sends some is refused.
         "TENANTRY_APP_URL": str(settings.app_url),
         "TENANTRY_API_URL": str(settings.api_url),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -55,6 +55,9 @@ class Replica:
 class Fleet:
     """Starts processes, which are gone when the stack is closed; their clients go with the event loop's block."""
 
+    factory = "tests.faults.releases:serve"
+    """What granian is given, instead of the application."""
+
     def __init__(self, stack: ExitStack, addresses: Template, home: Path) -> None:
         self._stack = stack
         self._addresses = addresses
@@ -62,7 +65,7 @@ class Fleet:
         self._numbers = itertools.count(1)
         self._clients: list[httpx.AsyncClient] = []
 
-    async def __aenter__(self) -> Fleet:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -80,18 +83,19 @@ class Fleet:
             )
         )
 
-    async def replica(self, release: Release) -> Replica:
+    async def replica(self, release: Release, **overrides: object) -> Replica:
         """A new API process, ready to serve."""
         port = find_free_port()
-        environment = _environment(self._addresses, self._home, {"port": port})
+        environment = _environment(self._addresses, self._home, {"port": port, **overrides})
         environment |= {
             "RELEASE_CODE": release.code,
             "RELEASE_TREE": str(release.tree.folder),
+            "RELEASE_HEAD": release.tree.head,
             "RELEASE_OLDEST": release.oldest,
         }
-        command = granian_command(settings_for(self._addresses, self._home, port=port))
+        command = granian_command(settings_for(self._addresses, self._home, port=port, **overrides))
         assert command[-1] == "tenantry.asgi:serve_app"
-        process = self._start(f"api-{release.code}", [*command[:-1], "tests.faults.releases:serve"], environment)
+        process = self._start(f"api-{release.code}", [*command[:-1], self.factory], environment)
         url = f"http://127.0.0.1:{port}"
 
         def is_ready() -> bool:
@@ -100,7 +104,7 @@ class Fleet:
             except httpx.TransportError:
                 return False
 
-        assert await asyncio.to_thread(wait_until, is_ready, 30), process.log_tail(60)
+        assert await asyncio.to_thread(wait_until, is_ready, 240), process.log_tail(60)
         self._clients.append(httpx.AsyncClient(base_url=url, timeout=DEADLINE))
         return Replica(release, process, self._clients[-1])
 

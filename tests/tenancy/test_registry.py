@@ -42,6 +42,27 @@ async def test_a_tenant_that_was_seen_while_it_was_made_can_be_logged_in_to_once
     await starting
 
 
+@pytest.mark.parametrize("seen", [True, False], ids=["saw it being made", "has not heard of it"])
+async def test_a_token_is_believed_by_a_process_that_has_not_heard_that_its_tenant_is_ready(
+    api: World, tmp_path: Path, seen: bool
+) -> None:
+    """Whoever balances sends the first requests of a new organization to any process."""
+    registry: TenantRegistry = api.app.state.registry
+    if not seen:
+        await registry.stop()
+    async with open_api(api.addresses, tmp_path, provision_wait=0.05) as other:
+        assert (await other.operator.post("/platform/tenants", json=tenant_body("fresh"))).status_code == 202
+        if seen:
+            assert await registry.find_slug("fresh") is not None
+            await registry.stop()
+        await _provision(other)
+        owner = await other.log_in("fresh", "owner@fresh.example")
+    starting = asyncio.create_task(registry.start())
+    answer = await api.http.get("/api/users/me", headers={"Authorization": f"Bearer {owner.access_token}"})
+    assert (answer.status_code, answer.json().get("email")) == (200, "owner@fresh.example")
+    await starting
+
+
 async def test_an_invitation_is_accepted_by_a_process_that_has_not_heard_of_the_tenant(api: World) -> None:
     answer = await api.operator.post("/platform/tenants", json=tenant_body("fresh", ownerPassword=None))
     registry: TenantRegistry = api.app.state.registry

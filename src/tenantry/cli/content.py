@@ -24,13 +24,19 @@ __all__ = ("fill", "live_demo_logins", "migrate_shared", "read_folder")
 
 
 async def migrate_shared(owner_url: str) -> tuple[str | None, str]:
-    """Bring the shared schema to its newest revision; the revisions before (None: there was no schema) and after."""
+    """Bring the shared schema to its newest revision; the revisions before (None: there was no schema) and after.
+
+    Where a newer release has been there already, nothing is done: this one works on what that has added, and is perhaps
+    deployed in its place.
+    """
 
     def work(connection: Connection) -> str | None:
         table = f"{SHARED_SCHEMA}.alembic_version"
         before = None
         if connection.scalar(text("SELECT to_regclass(:table)"), {"table": table}) is not None:
             before = connection.scalar(text(f"SELECT version_num FROM {table}"))  # noqa: S608 - a constant
+        if before is not None and str(before) > head("shared"):
+            return str(before)
         upgrade(connection, "shared")
         return None if before is None else str(before)
 
@@ -40,7 +46,7 @@ async def migrate_shared(owner_url: str) -> tuple[str | None, str]:
             before = await connection.run_sync(work)
     finally:
         await engine.dispose()
-    return before, head("shared")
+    return before, max(before or "", head("shared"))
 
 
 async def fill(settings: Settings, folder: Path | None, *, demo: bool) -> tuple[list[Applied], list[DemoLogin] | None]:

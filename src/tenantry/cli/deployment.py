@@ -309,7 +309,9 @@ class Deployment:
         api = Program(
             "API",
             granian_command(self.settings),
-            environment=with_shared_metrics(self._environment(addresses), self.settings),
+            # Nobody balances here, and whoever ends it waits for it.
+            environment=with_shared_metrics(self._environment(addresses), self.settings)
+            | {"TENANTRY_SERVE_DRAIN": "0"},
             log=self.home / "logs" / "api.log",
             lock=self._lock,
         )

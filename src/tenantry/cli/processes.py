@@ -34,7 +34,7 @@ __all__ = (
 _OWNER_VARIABLE = "TENANTRY_DATABASE_OWNER_URL"
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _GRACE = 15
-"""Seconds that requests under way get when the API is stopped; less than the thirty that Kubernetes gives a pod."""
+"""Seconds that requests under way get once the API has drained: together less than the thirty of Kubernetes."""
 
 
 def granian_command(settings: Settings) -> list[str]:
@@ -51,7 +51,7 @@ def granian_command(settings: Settings) -> list[str]:
         "--loop=uvloop",
         "--no-ws",
         "--respawn-failed-workers",
-        f"--workers-kill-timeout={_GRACE}",
+        f"--workers-kill-timeout={settings.serve_drain + _GRACE}",
         "--log-level=warning",
         "tenantry.asgi:serve_app",
     ]
@@ -77,7 +77,10 @@ def with_shared_metrics(environment: Mapping[str, str], settings: Settings) -> d
 
 @click.command(epilog="Example: TENANTRY_HOST=0.0.0.0 TENANTRY_WORKERS=4 tenantry serve")
 def serve() -> None:
-    """Serve the API with granian, in the foreground; SIGTERM ends it when the requests under way are answered.
+    """Serve the API with granian, in the foreground; SIGTERM ends it when it has drained, SIGINT at once.
+
+    To drain is to go on serving for TENANTRY_SERVE_DRAIN seconds, and to end each connection with its next answer.
+    Either way requests under way are answered first.
 
     PostgreSQL and Redis are those of TENANTRY_DATABASE_URL and TENANTRY_REDIS_URL, or a running `tenantry up`'s. The
     owner's address is not passed on, should the environment hold it: a process that serves has no use for it.

@@ -9,7 +9,7 @@
 | … in the last attempt     | rolled back; dead                                                                 |
 | longer than `timeout`     | cancelled and rolled back, as any other exception                                 |
 | a result that is not JSON | rolled back; dead at once: another attempt would end alike                        |
-| arguments that do not fit | never begun; dead at once                                                         |
+| arguments that do not fit | never begun; left to workers of another release for an hour, then dead            |
 | the worker is killed      | PostgreSQL rolls back; another worker tries again within half a minute            |
 | the database is away      | rolled back; tried again, and the attempt does not count                          |
 
@@ -187,7 +187,10 @@ class Job:
         """Whether it begins its transactions itself, and is given none."""
         if self.opens_transactions and needs_session:
             raise TypeError(f"job {name!r}: expected a session or services, or Transactions, and not both")
-        self.arguments = msgspec.defstruct(f"{name}_arguments", fields, kw_only=True, forbid_unknown_fields=True)
+        # A default is not sent along: a worker of the release before does not know a parameter that was added.
+        self.arguments = msgspec.defstruct(
+            f"{name}_arguments", fields, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+        )
 
     async def enqueue(
         self,
@@ -225,6 +228,14 @@ class Job:
         # Back and forth: what is accepted now is what the worker will accept.
         checked = msgspec.to_builtins(msgspec.convert(plain, self.arguments))
         return Entry(name=self.name, arguments=checked, key=key, due=at, retries=self.retries, timeout=self.timeout)
+
+    def fits(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether it could be run with these."""
+        try:
+            msgspec.convert(arguments, self.arguments)
+        except msgspec.ValidationError:
+            return False
+        return True
 
     async def run(self, run: JobRun, arguments: dict[str, Any]) -> Any:
         """Call the function; whoever calls commits.

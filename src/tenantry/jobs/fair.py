@@ -14,8 +14,9 @@ import structlog
 from saq.job import Job, Status
 
 from tenantry.jobs.patience import AWAY, answer
-from tenantry.jobs.queue import RingQueue
+from tenantry.jobs.queue import RingQueue, encode
 from tenantry.jobs.ring import PLATFORM_QUEUE, Claim, Ring
+from tenantry.jobs.strange import Strange
 from tenantry.tenancy.redis import queue_name
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class FairQueue(RingQueue):
         self._held: set[str] = set()
         self.when_dead: Callable[[Job], Awaitable[None]] | None = None
         """Is told of every job that is dead, whoever has found it so."""
+        self.strange = Strange()
         self.is_ending: Callable[[], bool] = lambda: False
         """Whether the worker takes no more jobs; those that it has it may still end."""
         self.queue_of = lru_cache(maxsize=4096)(self._queue_of)
@@ -176,6 +178,10 @@ class FairQueue(RingQueue):
             except Exception as error:
                 await self._discard(claim, claim.payload, error)
             else:
+                if (due := self.strange.due(job)) is not None:
+                    payload = encode(job.to_dict())
+                    await self.ring.settle(claim, "retry", payload=payload, status=job.status, value=due)
+                    continue
                 self._held.add(claim.name)
                 self._give(job)
         return len(claims)

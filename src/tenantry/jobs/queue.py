@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
     from tenantry.jobs.ring import Outcome, Ring, Share
 
-__all__ = ("ClaimLostError", "RingQueue")
+__all__ = ("ClaimLostError", "RingQueue", "encode")
 
 _CLAIM, _RETRIES = "claim", "retries"
 """What a job's `meta` has of ours."""
 _DEAD_KEPT = 10_000
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
+"""A job as Redis has it."""
 _decode = msgspec.json.Decoder().decode
 
 
@@ -41,7 +42,7 @@ class RingQueue(RedisQueue):
 
     def __init__(self, ring: Ring, name: str, *, share: Share | None = None) -> None:
         """`share` is what the queue gets once something is enqueued here; without one it keeps its own."""
-        super().__init__(ring.redis, name=name, dump=_encode, load=_decode)
+        super().__init__(ring.redis, name=name, dump=encode, load=_decode)
         self.ring = ring
         self.share = share
 
@@ -79,13 +80,13 @@ class RingQueue(RedisQueue):
         # For a replay: a job that cannot succeed gives up the attempts that it has left.
         job.meta.setdefault(_RETRIES, job.retries)
         made = await self.ring.enqueue(
-            self.name, job.id, _encode(job.to_dict()), scheduled=job.scheduled, share=self.share
+            self.name, job.id, encode(job.to_dict()), scheduled=job.scheduled, share=self.share
         )
         return job if made else None
 
     async def _update(self, job: Job, status: Status | None = None, **kwargs: Any) -> None:
         job.status = status or job.status
-        claim, payload = self.claim_of(job), _encode(job.to_dict())
+        claim, payload = self.claim_of(job), encode(job.to_dict())
         # An attempt that cannot be written down at once is none that has failed.
         if not await persist(lambda: self.ring.update(claim, payload, job.status)):
             raise ClaimLostError(job.id)
@@ -105,7 +106,7 @@ class RingQueue(RedisQueue):
 
     async def _settle(self, job: Job, outcome: Outcome, value: float, *, used_on: datetime.date | None = None) -> bool:
         claim = self.claim_of(job)
-        payload = _encode(job.to_dict())
+        payload = encode(job.to_dict())
         try:
             return await persist(
                 lambda: self.ring.settle(
@@ -130,8 +131,8 @@ class RingQueue(RedisQueue):
         answer = await self.ring.abort(
             self.name,
             job.id,
-            aborted=_encode(aborted.to_dict()),
-            aborting=_encode(aborting.to_dict()),
+            aborted=encode(aborted.to_dict()),
+            aborting=encode(aborting.to_dict()),
             ttl=job.ttl,
         )
         if answer != "gone":
@@ -149,7 +150,7 @@ class RingQueue(RedisQueue):
         job.progress, job.queued = 0.0, int(time.time() * 1000)
         job.retries = job.meta.get(_RETRIES, job.retries)
         job.meta.pop(_CLAIM, None)
-        return job if await self.ring.revive(self.name, job.id, _encode(job.to_dict())) else None
+        return job if await self.ring.revive(self.name, job.id, encode(job.to_dict())) else None
 
     async def dead(self, *, offset: int = 0, limit: int = 20) -> tuple[list[Job], int]:
         """Jobs that nobody runs any more, the latest first, and how many there are."""

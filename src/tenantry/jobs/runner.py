@@ -76,11 +76,17 @@ class Runner:
         self._resources = resources
         self._redis = queue.ring.redis
         queue.when_dead = self.bury
+        queue.strange.knows = self.knows
 
     @property
     def functions(self) -> list[tuple[str, Any]]:
         """As SAQ's worker wants them."""
         return [(name, self._function(job)) for name, job in self._jobs.items()]
+
+    def knows(self, taken: SaqJob) -> bool:
+        """Whether a job that was taken can be run by this release."""
+        job = self._jobs.get(taken.function)
+        return job is not None and job.fits((taken.kwargs or {}).get("arguments", {}))
 
     def _function(self, job: Job) -> Any:
         async def run(context: Context, **_: Any) -> Any:

@@ -146,6 +146,13 @@ class TenantRegistry:
             tenant = self.by_slug(slug)
         return tenant
 
+    async def find_id(self, tenant_id: UUID) -> TenantContext | None:
+        """As `find_slug`, by id, and for one that is not ready as well: its first token says that it is."""
+        if (tenant := self.by_id(tenant_id)) is None or tenant.status == "provisioning":
+            await self.refresh()
+            tenant = self.by_id(tenant_id)
+        return tenant
+
     async def refresh(self) -> None:
         """Wait for a poll that begins after this call. Callers at the same time share one.
 

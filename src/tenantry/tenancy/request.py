@@ -391,7 +391,7 @@ class TenantMiddleware:
         app = self.app
         visit: Visit | None = None
         if not scope["route_handler"].opt.get("public"):
-            tenant = self._authenticate(scope, request)
+            tenant = await self._authenticate(scope, request)
             if self._rates is not None and not again:
                 await self._rates.admit(request, scope)
             app = surround(app, scope, request)
@@ -412,22 +412,26 @@ class TenantMiddleware:
         if request.afterwards is not None:
             await request.afterwards()
 
-    def _authenticate(self, scope: HTTPScope, request: TenantRequest) -> TenantContext:
+    async def _authenticate(self, scope: HTTPScope, request: TenantRequest) -> TenantContext:
         token = bearer_token(scope)
         if token is None:
             raise NotAuthenticatedException
-        tenant = (self._tenant_of_key if token.startswith(_API_KEY_PREFIX) else self._tenant_of_token)(token, request)
+        if token.startswith(_API_KEY_PREFIX):
+            tenant = self._tenant_of_key(token, request)
+        else:
+            tenant = await self._tenant_of_token(token, request)
         request.enter_tenant(tenant)
         scope["state"]["tenant"] = tenant
         structlog.contextvars.bind_contextvars(tenant=tenant.slug)
         return tenant
 
-    def _tenant_of_token(self, token: str, request: TenantRequest) -> TenantContext:
+    async def _tenant_of_token(self, token: str, request: TenantRequest) -> TenantContext:
         try:
             claims = self._verify(token)
         except InvalidToken as error:
             raise NotAuthenticatedException("The token is not valid.", invalid_token=True) from error
-        tenant = self._registry.by_id(claims.tid) if claims.tid is not None else None
+        # Another process has signed it perhaps, for an organization that it has made a moment ago.
+        tenant = await self._registry.find_id(claims.tid) if claims.tid is not None else None
         if tenant is None:
             raise NotAuthenticatedException("The token is not valid.", invalid_token=True)
         request.claims = claims

@@ -21,6 +21,7 @@ from tenantry.kernel.http.fields import NUL_MESSAGE
 from tenantry.kernel.http.headers import secure_headers
 from tenantry.kernel.http.problem import send_problem
 from tenantry.kernel.http.request_id import request_id_for
+from tenantry.kernel.http.shutdown import Shutdown
 from tenantry.kernel.logging import log_access
 from tenantry.kernel.metrics import IN_FLIGHT, UNMATCHED, observe_request, observe_tenant
 from tenantry.kernel.tracing import begin_request
@@ -47,12 +48,19 @@ class Edge:
     somebody has put there, be it an error's answer. Logs one line per request, at INFO: method, route template, status,
     duration, and from the state `tenant` (its `slug`) and `user_id` or `api_key_id` where somebody put them there;
     never paths, queries or headers, which may hold secrets. Paths that begin with one of `quiet` are not logged.
+    Once `shutdown` drains, each answer ends its connection.
     """
 
     def __init__(
-        self, app: ASGIApp, *, quiet: Iterable[str] = ("/health", "/metrics"), write_timeout: float = 30.0
+        self,
+        app: ASGIApp,
+        *,
+        quiet: Iterable[str] = ("/health", "/metrics"),
+        write_timeout: float = 30.0,
+        shutdown: Shutdown | None = None,
     ) -> None:
         self.app = app
+        self._shutdown = shutdown or Shutdown()
         self._write_timeout = write_timeout
         self._quiet = tuple(quiet)
         self._info: Callable[..., Any] | None = None
@@ -88,6 +96,9 @@ class Edge:
                 if (more := state.get("headers")) is not None:
                     headers += more
                 headers.append((b"x-request-id", request_id.encode()))
+                # HTTP/2 forbids the header (RFC 9113, section 8.2.2), and has GOAWAY, which the server sends.
+                if self._shutdown.is_draining and scope["http_version"].startswith("1"):
+                    headers.append((b"connection", b"close"))
                 message["headers"] = headers
             elif message.get("more_body", False):
                 try:
@@ -186,14 +197,16 @@ def edge(
     any_type: Iterable[str] = (),
     quiet: Iterable[str] = ("/health", "/metrics"),
     write_timeout: float = 30.0,
+    shutdown: Shutdown | None = None,
 ) -> Edge:
     """The application with all that surrounds it: what the server is given.
 
     `body_limit` in bytes, `body_timeout` and `write_timeout` in seconds; `any_type` are path prefixes whose bodies need
-    not be JSON.
+    not be JSON; `shutdown` says when to end connections.
     """
     return Edge(
         BodyBuffer(app, limit=body_limit, timeout=body_timeout, any_type=any_type),
         quiet=quiet,
         write_timeout=write_timeout,
+        shutdown=shutdown,
     )

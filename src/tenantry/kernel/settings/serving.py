@@ -65,6 +65,14 @@ class Edge(BaseModel):
         most=600,
         description="How long a client may take nothing of an answer that is sent in pieces, before it is cut off.",
     )
+    serve_drain: int = whole(
+        5,
+        least=0,
+        most=600,
+        unit="seconds",
+        description="How long an API process that is told to end goes on serving, and ends each connection with its "
+        "next answer, so that whoever sends requests has turned away before it is gone.",
+    )
     idempotency_ttl: float = seconds(
         86_400.0,
         most=2_592_000,
