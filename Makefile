@@ -14,6 +14,9 @@ FUZZ_EXAMPLES ?= 300
 PEER_VENV := .venv-peers
 PEER      := benchmarks/peers/django_tenants/requirements
 
+# What looks the rendered chart over pins versions of its own.
+CHART_VENV := .venv-chart
+
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links --no-emit-package tenantry
 # The build backend (and what it wants for an editable install), pinned with the rest: nothing is fetched at build time.
@@ -23,12 +26,12 @@ BUILD_REQUIRES = $(PYTHON) scripts/build_requires.py
 # eleven seconds in each of theirs, before the first of them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install up reset test test-slow check format fuzz bench bench-fairness bench-peers lock clean
+.PHONY: help install up reset test test-slow check check-chart format fuzz bench bench-fairness bench-peers lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-install: $(VENV)/.stamp-dev ## Make .venv with everything that development needs
+install: $(VENV)/.stamp-dev $(VENV)/.stamp-helm ## Make .venv with everything that development needs
 
 # Ctrl-C is for the program alone: see the script.
 up: $(VENV)/.stamp-up ## Start PostgreSQL, Valkey, provisioner, worker and API; Ctrl-C stops them, the data stays
@@ -44,7 +47,7 @@ reset: ## Delete the embedded servers' data and start over (asks; YES=1 does not
 	if [ -x $(BIN)/tenantry ]; then exec $(BIN)/tenantry reset --yes; \
 	else PYTHONPATH=src exec $(PYTHON) -m tenantry.dev.servers reset "$$home"; fi
 
-test: $(VENV)/.stamp-dev ## Run the tests, in parallel, on embedded servers
+test: $(VENV)/.stamp-dev $(VENV)/.stamp-helm ## Run the tests, in parallel, on embedded servers
 	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.stamp-dev ## Run the fault and load tests
@@ -57,6 +60,10 @@ check: $(VENV)/.stamp-dev ## Lint, format, types, import contracts, architecture
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.architecture.migration_lint
 	$(BIN)/python -m pytest tests/architecture tests/tenancy/test_downgrades.py -q -n0
+
+check-chart: $(VENV)/.stamp-dev $(VENV)/.stamp-helm $(CHART_VENV)/.stamp ## Lint the chart, render it in every way, look that over by checkov
+	$(BIN)/python -m pytest tests/chart -q -n auto $(ARGS)
+	$(BIN)/python -m tests.chart.policies $(CHART_VENV)/bin/checkov
 
 format: $(VENV)/.stamp-dev ## Format the code and repair what the linter can
 	$(BIN)/ruff check --fix
@@ -83,10 +90,12 @@ lock: ## Resolve the requirements again and export them with hashes (needs uv)
 	$(COMPILE) -c requirements/dev.txt --extra otel pyproject.toml -o requirements/runtime.txt
 	$(BUILD_REQUIRES) | $(COMPILE) -c requirements/dev.txt - -o requirements/build.txt
 	$(COMPILE) $(LOCK_ARGS) $(PEER).in -o $(PEER).txt
+	$(COMPILE) $(LOCK_ARGS) requirements/chart.in -o requirements/chart.txt
+	$(COMPILE) --no-deps requirements/helm.in -o requirements/helm.txt
 	@! grep -nE '://|--index|--extra|--find|file:|/' requirements/*.txt $(PEER).txt || { echo 'an address got into the requirements'; exit 1; }
 
 clean: ## Delete .venv, caches and build output; never the servers' data
-	rm -rf $(VENV) $(PEER_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
+	rm -rf $(VENV) $(PEER_VENV) $(CHART_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
 	find src tests migrations benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.stamp-up: requirements/up.txt pyproject.toml
@@ -98,13 +107,19 @@ $(VENV)/.stamp-dev: requirements/dev.txt requirements/up.txt pyproject.toml
 	@sh scripts/install.sh "$(PYTHON)" "$(VENV)" requirements/dev.txt "$(UV)"
 	@touch $(VENV)/.stamp-up $@
 
+$(VENV)/.stamp-helm: requirements/helm.txt scripts/install_helm.py $(VENV)/.stamp-dev
+	@$(BIN)/python scripts/install_helm.py "$(VENV)" requirements/helm.txt "$(UV)"
+	@touch $@
+
 $(PEER_VENV)/.stamp: $(PEER).txt
-	@echo "Installing $< into $(PEER_VENV)"
+$(CHART_VENV)/.stamp: requirements/chart.txt
+$(PEER_VENV)/.stamp $(CHART_VENV)/.stamp:
+	@echo "Installing $< into $(@D)"
 	@if [ -n "$(UV)" ]; then \
-		"$(UV)" venv --quiet --clear --python "$$(command -v $(PYTHON))" $(PEER_VENV) && \
-		"$(UV)" pip install --quiet --python $(PEER_VENV)/bin/python --require-hashes -r $<; \
+		"$(UV)" venv --quiet --clear --python "$$(command -v $(PYTHON))" $(@D) && \
+		"$(UV)" pip install --quiet --python $(@D)/bin/python --require-hashes -r $<; \
 	else \
-		$(PYTHON) -m venv --clear $(PEER_VENV) && \
-		$(PEER_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<; \
+		$(PYTHON) -m venv --clear $(@D) && \
+		$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<; \
 	fi
 	@touch $@

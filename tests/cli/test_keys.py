@@ -237,3 +237,15 @@ def test_a_sealing_key_is_removed_only_by_force_and_never_the_one_that_seals(run
     assert [info.key_id for info in after.keys()] == [new]  # noqa: SIM118 - a method of the vault, not of a dict
     with pytest.raises(UnknownSealingKeyError):
         unseal(after, sealed)
+
+
+def test_a_keyring_is_made_once_for_those_who_get_copies_of_it(run: Run, home: Path) -> None:
+    made = json.loads(run("create", "--signing", "--json").stdout)
+    assert (made["kind"], made["use"]) == ("signing", "signs")
+    ring = Keyring.open(home / "keyring.json", retain=Settings().keyring_retain, create=False)
+    assert ring.signing_key().kid == made["kid"]
+    again = run("create", "--signing")
+    assert again.exit_code == 4
+    assert "there is a keyring at" in again.stderr
+    assert ring.signing_key().kid == made["kid"]
+    assert not (home / "vault.json").exists()

@@ -1,4 +1,4 @@
-"""A worker and a provisioner, run as they are deployed, tell their metrics to who knows the token."""
+"""A worker and a provisioner, run as they are deployed: metrics for who knows the token, health for everybody."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _free_port() -> int:
 
 
 @pytest.mark.parametrize("command", ["worker", "provisioner"])
-async def test_a_process_tells_its_metrics(database_addresses: Template, tmp_path: Path, command: str) -> None:
+async def test_a_process_tells_metrics_and_health(database_addresses: Template, tmp_path: Path, command: str) -> None:
     port = _free_port()
     async with empty_redis(database_addresses) as redis_url, httpx.AsyncClient() as http:
         environment = environment_for(
@@ -60,3 +60,9 @@ async def test_a_process_tells_its_metrics(database_addresses: Template, tmp_pat
         with process:
             assert "process_start_time_seconds" in await eventually(scraped, 60)
             assert (await http.get(f"http://127.0.0.1:{port}/metrics")).status_code == 401
+
+            async def ready() -> bool:
+                return (await http.get(f"http://127.0.0.1:{port}/health/ready")).status_code == 200
+
+            assert await eventually(ready, 30)
+            assert (await http.get(f"http://127.0.0.1:{port}/health/live")).text == "ok\n"

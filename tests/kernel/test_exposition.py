@@ -1,8 +1,10 @@
-"""The metrics of a worker or a provisioner: to whom they are told, and what is not."""
+"""The metrics and the health of a worker or a provisioner: to whom they are told, and what is not."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import threading
 from pathlib import Path
 
 import httpx
@@ -11,6 +13,7 @@ from litestar import Litestar
 from litestar.testing import TestClient
 from structlog.testing import capture_logs
 
+from tenantry.kernel import exposition
 from tenantry.kernel.exposition import serving_metrics
 from tenantry.kernel.http import edge
 from tenantry.kernel.http.plugin import HttpPlugin
@@ -111,3 +114,33 @@ def test_a_token_is_long_and_never_shown() -> None:
 @pytest.mark.parametrize("rate", ["-0.1", "1.1", "nan"])
 def test_a_rate_is_a_share(rate: str) -> None:
     assert problems(TRACING_RATE=rate) == (f"TENANTRY_TRACING_RATE: got '{rate}', expected a number from 0 to 1",)
+
+
+async def test_a_process_is_well_while_its_event_loop_turns_and_ready_when_it_says_so() -> None:
+    ready = False
+    told = settings(metrics_port=free_port(), metrics_token=TOKEN)
+    with serving_metrics(told, loop=asyncio.get_running_loop(), is_ready=lambda: ready) as port:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+            # Without the token, which no kubelet has.
+            assert (await http.get("/health/live")).status_code == 200
+            assert (await http.get("/health/ready")).status_code == 503
+            ready = True
+            assert (await http.get("/health/ready")).status_code == 200
+            assert (await http.get("/metrics")).status_code == 401
+
+
+async def test_a_process_whose_event_loop_hangs_is_neither_alive_nor_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exposition, "_TURN", 0.2)
+    said: dict[str, int] = {}
+    with serving_metrics(settings(metrics_port=free_port()), loop=asyncio.get_running_loop()) as port:
+
+        def ask() -> None:
+            for path in ("live", "ready"):
+                said[path] = httpx.get(f"http://127.0.0.1:{port}/health/{path}").status_code
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        # The loop waits for who asks whether it turns.
+        asking.join(20)
+        assert said == {"live": 503, "ready": 503}
+        assert (await asyncio.to_thread(httpx.get, f"http://127.0.0.1:{port}/health/live")).status_code == 200

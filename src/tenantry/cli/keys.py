@@ -41,21 +41,36 @@ def list_keys(as_json: bool) -> None:
 
 
 @keys.command("create", epilog="Example: TENANTRY_VAULT_FILE=/keys/vault.json tenantry keys create")
+@click.option(
+    "--signing",
+    is_flag=True,
+    help="The file of keys that sign tokens, TENANTRY_KEYRING, instead: where processes get copies of it, and none can "
+    "make it for the others.",
+)
 @json_option
-def create(as_json: bool) -> None:
+def create(signing: bool, as_json: bool) -> None:
     """Make the file of keys that seal secrets, TENANTRY_VAULT_FILE, with one key; ends with 4 where it is there.
 
     Keep a copy apart from the database's backups: without this file, what was sealed cannot be read again. The
-    signing keys need no such command, the service makes them.
+    signing keys mostly need no such command, the service makes them.
     """
-    path = settings_or_exit().vault_path
-    if not Vault.make(path):
-        raise CommandError(f"there is a vault at {path} already", ExitCode.CONFLICT)
-    (info,) = Vault(path).keys()
+    settings = settings_or_exit()
+    if signing:
+        path = settings.keyring_path
+        if path.exists():
+            raise CommandError(f"there is a keyring at {path} already", ExitCode.CONFLICT)
+        (signs,) = Keyring.open(path, retain=settings.keyring_retain).keys()
+        row, said = _signing_row(signs), f"Signing key {signs.kid} in {path}"
+    else:
+        path = settings.vault_path
+        if not Vault.make(path):
+            raise CommandError(f"there is a vault at {path} already", ExitCode.CONFLICT)
+        (seals,) = Vault(path).keys()
+        row, said = _sealing_row(seals), f"Sealing key {seals.key_id} in {path}"
     if as_json:
-        print_json(_sealing_row(info))
+        print_json(row)
         return
-    click.echo(f"Sealing key {info.key_id} in {path}")
+    click.echo(said)
 
 
 @keys.command("rotate", epilog="Example: tenantry keys rotate --yes --json")

@@ -27,6 +27,7 @@ _COMMANDS = {
     "tenants": "",
     "status": "tenantry.cli.migrate_status",
     "resume": "tenantry.cli.migrate_status",
+    "wait": "tenantry.cli.migrate_wait",
     "new": "tenantry.cli.migrate_new",
 }
 

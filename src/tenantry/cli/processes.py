@@ -173,7 +173,11 @@ async def _work(settings: Settings, worker_id: str, *, quarantine: bool) -> int:
         return 0
     process = WorkerProcess(settings, worker_id=worker_id, quarantine=quarantine, signals=False)
     # One who works off a quarantine is there beside another, whose port it is, and for a moment.
-    with contextlib.nullcontext() if quarantine else serving_metrics(settings):
+    with (
+        contextlib.nullcontext()
+        if quarantine
+        else serving_metrics(settings, loop=asyncio.get_running_loop(), is_ready=lambda: process.registry.is_fresh)
+    ):
         work = asyncio.create_task(process.run())
         waiting = asyncio.create_task(stopped.wait())
         await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -206,8 +210,9 @@ async def _provision(settings: Settings, owner_url: str) -> None:
 
     configure_logging(settings.log_level, settings.log_format)
     start_tracing(settings, "tenantry-provisioner")
-    with serving_metrics(settings):
-        work = asyncio.create_task(create_provisioner(settings, owner_url).run())
+    process = create_provisioner(settings, owner_url)
+    with serving_metrics(settings, loop=asyncio.get_running_loop(), is_ready=lambda: process.is_listening):
+        work = asyncio.create_task(process.run())
         waiting = asyncio.create_task(stopped.wait())
         await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()

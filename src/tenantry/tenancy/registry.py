@@ -23,7 +23,7 @@ from tenantry.kernel.errors import UnavailableException
 from tenantry.tenancy.connection import ScopedConnection
 from tenantry.tenancy.context import ScopeTimes, TenantContext, control_scope
 from tenantry.tenancy.plan import PlanLimits, merge_limits
-from tenantry.tenancy.release import served_revisions
+from tenantry.tenancy.release import follower_name, served_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +87,9 @@ class TenantRegistry:
         self._stale_after = stale_after
         self._connect_timeout = connect_timeout
         # Once, at the start: a release's files do not change while it runs.
-        self._served = served_revisions()
+        served = served_range()
+        self._served = frozenset(served.revisions)
+        self._name = follower_name(served.newest)
         self._by_id: dict[UUID, TenantContext] = {}
         self._by_slug: dict[str, TenantContext] = {}
         self._horizon = 0
@@ -189,6 +191,7 @@ class TenantRegistry:
                     timeout=self._connect_timeout,
                     command_timeout=max(1.0, self._poll_interval * 2),
                     statement_cache_size=0,
+                    server_settings={"application_name": self._name},
                 )
                 await connection.add_listener(CHANNEL, self._notified)
                 # Whatever was missed while away: everything is read again, and what is gone is forgotten.

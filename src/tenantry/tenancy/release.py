@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 from tenantry.tenancy.revisions import UnknownRevisionError, revisions
 
-__all__ = ("OLDEST_SERVED", "ServedRange", "served_range", "served_revisions")
+__all__ = ("FOLLOWER", "OLDEST_SERVED", "ServedRange", "follower_name", "served_range", "served_revisions")
+
+FOLLOWER = "tenantry-registry"
+"""What the connection is called (`application_name`) over which a process follows the tenants; see `follower_name`."""
 
 OLDEST_SERVED = "0017"
 """The oldest revision of the tenant tree that the code of this release works on; the newest is the tree's head.
@@ -57,3 +60,11 @@ def served_revisions() -> frozenset[str]:
         RevisionError: as `served_range`.
     """
     return frozenset(served_range().revisions)
+
+
+def follower_name(newest: str) -> str:
+    """The whole name: with the newest revision that the process serves, so that whoever migrates can see who would not.
+
+    PostgreSQL shows it to everybody in `pg_stat_activity`, and keeps 63 bytes of it.
+    """
+    return f"{FOLLOWER}:{newest}"

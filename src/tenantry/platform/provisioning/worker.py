@@ -66,6 +66,12 @@ class Provisioner:
         # Holds one token where somebody is to look for work. Not an event, which would wake all of them for one
         # operation: those who find nothing would be in the way of the one who does.
         self._bell: asyncio.Queue[None] = asyncio.Queue(maxsize=1)
+        self._listening = False
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether it is connected to the database, and hears of new operations at once."""
+        return self._listening
 
     async def run(self) -> None:
         """Work until cancelled; outlives every loss of the database."""
@@ -101,11 +107,13 @@ class Provisioner:
                 connection.add_termination_listener(lambda _, lost=lost: lost.set())
                 await connection.add_listener(OPERATION_CHANNEL, lambda *_: self._ring())
                 self._ring()
+                self._listening = True
                 await lost.wait()
             except LOST as error:
                 _raise_if_cancelled(error)
                 _log.warning("provisioner cannot listen", error=repr(error))
             finally:
+                self._listening = False
                 if connection is not None:
                     connection.terminate()
             await asyncio.sleep(self._poll_interval)
