@@ -74,7 +74,9 @@ def test_a_figure_is_what_was_measured(measured: str, where: str) -> None:
 
 @pytest.mark.parametrize("column", range(3))
 def test_the_sizes_follow_from_the_formulas(column: int) -> None:
-    [section] = re.findall(r"^## Three sizes\n(.*?)^## ", (FOLDER / "capacity.md").read_text(), re.MULTILINE | re.DOTALL)
+    [section] = re.findall(
+        r"^## Three sizes\n(.*?)^## ", (FOLDER / "capacity.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     lines = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     told = {name.strip(): values[column].strip() for name, *values in lines if values[column].strip(" -")}
 
