@@ -79,7 +79,8 @@ def test_every_table_with_a_marked_column_is_in_a_copy() -> None:
         table.name
         for table in TENANT_METADATA.tables.values()
         for column in table.columns
-        if column.info.get("personal")
+        # `text` is what people write into what is the organization's: nobody can tell whom it speaks of.
+        if column.info.get("personal") not in {None, "text"}
     }
     copied = {inspect(section.model).local_table.name for section in PERSONAL_DATA.sections}
     assert marked
