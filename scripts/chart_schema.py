@@ -51,7 +51,7 @@ ELSEWHERE = {
     "backup_s3_region": "backups.s3.region",
     "backup_s3_access_key_id": "secrets.backupAccessKeyId",
     "backup_s3_secret_access_key": "secrets.backupSecretAccessKey",
-    "backup_keys": "secrets.backupKeys",
+    "backup_key_file": "secrets.backupKeys",
 }
 
 

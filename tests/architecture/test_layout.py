@@ -83,6 +83,7 @@ PECULIAR = {
         "opening.py",
         "planning.py",
         "runner.py",
+        "serving.py",
         "steering.py",
     },
     "platform/tenants": {"creation.py", "files.py", "lifecycle.py", "limits.py", "plan.py", "usage.py"},

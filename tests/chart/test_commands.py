@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 
 import pytest
 import rich_click as click
 
-from tenantry.cli import _COMMANDS, tenantry
+from tenantry.cli import tenantry
 from tenantry.kernel.settings import PREFIX, Settings, load_settings
+from tests.chart.command_line import parse
 from tests.chart.rendering import Pod, Rendering
 from tests.docs.test_dockerfile import _values
 
-COMING = {"backup"} - _COMMANDS.keys()
-"""Commands that CronJobs run and that are still being made."""
 COMING_SETTINGS = () if any(name.startswith("backup_") for name in Settings.model_fields) else ("TENANTRY_BACKUP_",)
 
 SECRETS = {
@@ -74,21 +72,7 @@ def test_every_command_is_one_of_the_images_with_its_options(
 ) -> None:
     for pod, arguments in _command_lines(rendering):
         assert all(isinstance(argument, str) for argument in arguments), pod.name
-        if arguments[0] in COMING:
-            continue
-        context: click.Context = click.Context(tenantry)
-        command: click.Command = tenantry
-        rest = list(arguments)
-        while isinstance(command, click.Group):
-            name, found, rest = command.resolve_command(context, rest)
-            assert found is not None, shlex.join(arguments)
-            command = found
-            for parameter in command.params:
-                if isinstance(parameter.type, click.Path):
-                    # It is in the container.
-                    monkeypatch.setattr(parameter.type, "exists", False)
-            if not isinstance(command, click.Group):
-                command.make_context(name, rest, parent=context)
+        parse(arguments, monkeypatch)
 
 
 def test_a_command_that_is_not_there_is_noticed() -> None:
@@ -122,7 +106,7 @@ def test_each_process_runs_what_it_is_called_after(rendering: Rendering) -> None
         "apply": ["apply", "/etc/tenantry/tenants"],
         "backup": ["backup", "create", "--all"],
         "backup-verify": ["backup", "verify", "--latest"],
-        "backup-prune": ["backup", "prune"],
+        "backup-prune": ["backup", "prune", "--yes"],
         "catalog": ["catalog", "--json"],
     }
     for pod in rendering.pods():

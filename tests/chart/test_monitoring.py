@@ -81,7 +81,7 @@ def test_alerts_can_be_left_out_and_know_where_the_documents_are() -> None:
         "TenantryDown"
     }
     for one in group["rules"]:
-        assert one["annotations"]["runbook_url"].startswith("https://wiki.example/docs/observability.md#")
+        assert one["annotations"]["runbook_url"].startswith("https://wiki.example/docs/operations/runbooks.md#")
 
 
 def test_the_dashboard_is_the_repositorys_and_found_by_grafana(full: Rendering) -> None:

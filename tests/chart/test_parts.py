@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tenantry.dev.process import wait_until
 from tenantry.dev.valkey import find_valkey_server
@@ -57,7 +59,8 @@ def _valkey(rendering: Rendering, folder: Path) -> Iterator[tuple[Any, subproces
     command = [part.replace("/etc/valkey/", f"{folder}/") for part in container["command"]]
     env = {"PATH": f"{folder}/bin:{os.environ['PATH']}", "VALKEY_PASSWORD": PASSWORD}
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
-    client: Any = redis.Redis(unix_socket_path=f"{folder}/socket", password=PASSWORD)
+    # Its own pauses between attempts grow to seconds.
+    client: Any = redis.Redis(unix_socket_path=f"{folder}/socket", password=PASSWORD, retry=Retry(NoBackoff(), 0))
 
     def answers() -> bool:
         assert process.poll() is None
@@ -83,7 +86,7 @@ def test_valkey_starts_and_keeps_what_it_is_told_to(full: Rendering, folder: Pat
         # The shell has made room for it: signals are its own, and the password is in no argument.
         assert client.info("server")["process_id"] == process.pid
         assert PASSWORD not in Path(f"/proc/{process.pid}/cmdline").read_text()
-        stranger = redis.Redis(unix_socket_path=f"{folder}/socket")
+        stranger = redis.Redis(unix_socket_path=f"{folder}/socket", retry=Retry(NoBackoff(), 0))
         with stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
 

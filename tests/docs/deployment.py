@@ -46,6 +46,8 @@ _SETTINGS = {
     "TENANTRY_WARM_POOL_INTERVAL": "0.2",
     # A provisioner that was started a moment ago needs some seconds.
     "TENANTRY_PROVISION_WAIT": "300",
+    # There is no balancer that would have to hear of its end.
+    "TENANTRY_SERVE_DRAIN": "0",
     "TENANTRY_LOG_LEVEL": "WARNING",
     "TENANTRY_APP_URL": "https://{tenant}.localhost",
 }

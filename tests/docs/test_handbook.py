@@ -58,6 +58,42 @@ def test_where_personal_data_are_is_what_the_manifests_say() -> None:
     assert found[0] == table(), "python -m tests.docs.personal_table prints it"
 
 
+@pytest.mark.parametrize(
+    ("measured", "where"),
+    [
+        *((figure, "README.md") for figure in ("888", "0.76", "2,300 to 2,900", "13.3 ms", "4.1 s", "1.15 s")),
+        *((figure, "docs/scale.md") for figure in ("154 KiB", "925 KiB", "15 GB", "3,440", "1,560 µs", "3,223 µs")),
+        ("160 to 460 MiB", "docs/scale.md"),
+    ],
+)
+def test_a_figure_is_what_was_measured(measured: str, where: str) -> None:
+    """Where it is measured anew, it changes here as well."""
+    assert measured in (FOLDER / "capacity.md").read_text() + (FOLDER / "limits.md").read_text()
+    assert measured in (ROOT / where).read_text()
+
+
+@pytest.mark.parametrize("column", range(3))
+def test_the_sizes_follow_from_the_formulas(column: int) -> None:
+    [section] = re.findall(
+        r"^## Three sizes\n(.*?)^## ", (FOLDER / "capacity.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    lines = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    told = {name.strip(): values[column].strip() for name, *values in lines if values[column].strip(" -")}
+
+    def of(beginning: str) -> list[float]:
+        [cell] = [cell for name, cell in told.items() if name.startswith(beginning)]
+        return [float(number.replace(",", "")) for number in re.findall(r"[\d.,]*\d", cell)]
+
+    tenants = float(told[""].replace(",", ""))
+    replicas, each = of("`tenantry serve`")
+    [connections], [most] = of("connections, with"), of("`max_connections`")
+    assert connections == replicas * each + of("workers")[0] * (10 + 4) + of("provisioners")[0] * (9 + 6) + 10
+    assert most >= connections + each + (10 + 4)
+    assert of("relations") == [tenants * 285]
+    assert of("backends' memory") == [pytest.approx(connections * min(tenants, 500) * 154 / 2**20, rel=0.05)]
+    assert of("`max_locks_per_transaction`")[0] * most >= tenants * 50
+
+
 def test_the_handbook_is_what_the_index_lists() -> None:
     index = (FOLDER / "README.md").read_text()
     listed = re.findall(r"^\| \[(\S+?)\]\(\1\)", index, re.MULTILINE)
