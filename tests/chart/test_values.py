@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -167,6 +168,24 @@ def test_every_value_is_described() -> None:
     for leaf in _leaves(yaml.safe_load((CHART / "values.yaml").read_text())):
         parts = leaf.split(".")
         assert any(".".join(parts[:length]) in described for length in range(1, len(parts) + 1)), leaf
+
+
+def test_the_readmes_links_lead_somewhere_and_its_example_is_a_whole_one() -> None:
+    readme = (CHART / "README.md").read_text()
+    for link in re.findall(r"\]\(([^)#:]+)\)", readme):
+        assert (CHART / link).exists(), link
+    (example,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    assert render(yaml.safe_load(example))
+
+
+def test_a_job_of_backups_can_be_given_another_command(full: Rendering) -> None:
+    """docs/kubernetes.md has a restore done so, by the place of the arguments in a Job."""
+    text = (ROOT / "docs/kubernetes.md").read_text()
+    ((operation,),) = (json.loads(found) for found in re.findall(r"'(\[\{\"op\".*?\}\])'", text))
+    value: Any = {"spec": full.named("CronJob", "tenantry-backup")["spec"]["jobTemplate"]["spec"]}
+    for step in operation["path"].strip("/").split("/"):
+        value = value[int(step)] if isinstance(value, list) else value[step]
+    assert value == ["backup", "create", "--all"]
 
 
 def test_a_table_that_is_out_of_date_is_noticed_and_renewed(tmp_path: Path) -> None:

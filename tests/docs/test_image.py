@@ -55,14 +55,14 @@ class Machine:
 
     def place(self, text: str) -> str:
         """Absolute paths of the container, as they are here."""
-        return re.sub(r"(?<![\w.:/*-])/(?=build|opt|wheels|requirements|usr/local|\s)", f"{self.root}/", text)
+        return re.sub(r"(?<![\w.:/*-])/(?=build|opt|tmp|wheels|requirements|usr/local|\s)", f"{self.root}/", text)
 
     def run_stage(self, name: str) -> None:
         folder = self.root
         for instruction in stages()[name]:
             if instruction.word == "WORKDIR":
                 folder = Path(self.place(instruction.value))
-                folder.mkdir()
+                folder.mkdir(exist_ok=True)
             elif instruction.word == "RUN":
                 self._run(self.place(instruction.value), folder)
             elif instruction.word == "COPY" and not instruction.value.startswith("--from"):
@@ -113,7 +113,7 @@ class Image:
 
     def __init__(self, machine: Machine, temporary: Path) -> None:
         self.environment = machine.root / "opt/tenantry"
-        temporary.mkdir()
+        temporary.mkdir(exist_ok=True)
         (env,) = values("ENV")
         given = dict(pair.split("=", 1) for pair in env.split())
         given["PATH"] = (

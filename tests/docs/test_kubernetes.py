@@ -61,10 +61,10 @@ def test_what_the_commands_name_is_there(full: Rendering) -> None:
         assert full.named(kind.capitalize(), name)
 
 
-def test_the_secrets_that_are_made_are_those_that_the_values_name() -> None:
+def test_the_secrets_that_the_values_name_are_made() -> None:
     made = set(re.findall(r"create secret generic (\S+)", "\n".join(blocks("sh"))))
     least = yaml.safe_load(blocks("yaml")[0])["secrets"]
-    assert {secret["existingSecret"] for secret in least.values()} == made
+    assert {secret["existingSecret"] for secret in least.values()} <= made
 
 
 def test_who_gets_which_secret_is_as_the_table_says(full: Rendering) -> None:
@@ -98,5 +98,5 @@ def test_time_to_end_is_as_the_table_says(full: Rendering) -> None:
     _, rows = table("process")
     for name, *_, told in rows:
         number = int(re.findall(r"(\d+) s", told)[0])
-        besides = {"API": 10, "worker": ALL_OPTIONS["config"]["WORKER_GRACE"]}.get(name, 0)
+        besides = {"API": 5 + 5, "worker": ALL_OPTIONS["config"]["WORKER_GRACE"]}.get(name, 0)
         assert grace[name.lower()] == number + besides, name

@@ -390,3 +390,20 @@ def test_what_is_broken_is_found(
     mended = examine(patient, "--only", check, code=0)
     assert code not in codes(mended)
     assert mended["worst"] in {"ok", "note"}
+
+
+def test_what_is_kept_of_an_organization_since_a_restore_is_no_strangers(patient: Patient) -> None:
+    kept = f"kept_{patient.schemas[0].removeprefix('t_')}_20261124021500000000"
+    as_owner = "SET ROLE tenantry_owner"
+    making = (
+        f'{as_owner}; CREATE SCHEMA "{kept}"; CREATE TABLE "{kept}".team ();'
+        f'GRANT SELECT ON "{kept}".team TO "{{acme}}";'
+        f'ALTER DEFAULT PRIVILEGES IN SCHEMA "{kept}" GRANT SELECT ON TABLES TO "{{acme}}"'
+    )
+    with patient.ailing([making], [f'{as_owner}; DROP SCHEMA "{kept}" CASCADE']):
+        found = examine(patient, "--only", "public", "--only", "privileges", "--only", "schemas", code=0)
+        assert codes(found, "warning", "critical") == {}
+        # Another organization's role has no business there.
+        stray = f'GRANT SELECT ON "{kept}".team TO "{{globex}}"'
+        with patient.ailing([stray], [f'REVOKE SELECT ON "{kept}".team FROM "{{globex}}"']):
+            assert codes(examine(patient, "--only", "privileges", code=1), "critical")

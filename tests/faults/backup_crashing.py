@@ -14,6 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
+from tenantry.kernel.logging import configure_logging
 from tenantry.kernel.settings import load_settings
 from tenantry.platform.backups.shared import restore_shared
 from tests.databases import Template
@@ -56,6 +57,8 @@ async def run_killed(
 
 async def _work(what: str, die_after: int, slug: str) -> None:
     settings = load_settings(os.environ)
+    # On stderr, and not among the steps.
+    configure_logging(settings.log_level, settings.log_format)
     assert settings.database_owner_url is not None
     owner_url = settings.database_owner_url.get_secret_value()
     addresses = Template("", "", owner_url, settings.database_url or "", settings.redis_url or "")

@@ -17,9 +17,10 @@
 {{- add (get .Values.config "WORKER_GRACE" | default 25 | float64 | ceil | int64) 10 -}}
 {{- end -}}
 
-{{/* Seconds that an API's pod needs: until proxies know, fifteen for requests under way, five to be sure. */}}
+{{/* Seconds that an API's pod needs: until proxies know, for draining by itself, fifteen for requests under way, five to
+     be sure. */}}
 {{- define "tenantry.apiGraceSeconds" -}}
-{{- add .Values.api.drainSeconds 20 -}}
+{{- add .Values.api.drainSeconds (hasKey .Values.config "SERVE_DRAIN" | ternary (get .Values.config "SERVE_DRAIN") 5) 20 -}}
 {{- end -}}
 
 {{/* Probes of a process without routes: how long they put up with silence is the supervisor's time to end a worker that

@@ -75,7 +75,7 @@ async def check_connections(site: Site) -> list[Finding]:
                 "The pools may ask for more connections than PostgreSQL gives",
                 seen=seen,
                 expected="less than max_connections, and than the limits of role and database",
-                remedy="Lower TENANTRY_DATABASE_POOL_SIZE, raise max_connections, or put a pooler between.",
+                remedy="Lower TENANTRY_DATABASE_CONNECTIONS, raise max_connections, or put a pooler between.",
             )
         )
     if row["used"] > 0.8 * room:

@@ -7,6 +7,7 @@ import re
 import stat
 from pathlib import Path
 
+import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -132,16 +133,14 @@ async def test_a_suspended_tenant_is_backed_up_and_a_schema_that_was_changed_by_
 
 
 async def test_backups_are_kept_in_a_bucket_as_well(api: World, backups: Backups, tmp_path: Path) -> None:
-    import boto3
-
     [acme] = await settle(api, "acme")
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()
         endpoint = f"http://{host}:{port}"
-        key = {"aws_access_key_id": "testing", "aws_secret_access_key": "a-secret-key"}
-        boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **key).create_bucket(Bucket="backups")
+        async with httpx.AsyncClient() as http:
+            (await http.put(f"{endpoint}/backups")).raise_for_status()
         settings = settings_for(
             api.addresses,
             tmp_path / "home",

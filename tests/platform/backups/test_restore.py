@@ -13,8 +13,12 @@ import pytest
 from tenantry.kernel.errors import ConflictException, ResourceNotFoundException, UnavailableException
 from tenantry.platform.backups.sealing import BackupDamagedError
 from tenantry.platform.backups.swapping import kept_schemas
+from tenantry.platform.deletion.holdings import forget_cached
+from tenantry.platform.provisioning.operations import OperationFailed
 from tenantry.tenancy.migrations import head
+from tenantry.tenancy.redis import tenant_key
 from tests.platform.backups.support import Backups, Settled, row_of, settle
+from tests.platform.belongings import open_redis
 from tests.platform.lifecycle.support import (
     Digests,
     Inhabited,
@@ -29,6 +33,7 @@ from tests.platform.lifecycle.support import (
     trail,
 )
 from tests.platform.support import as_admin
+from tests.tree import TenantTree
 from tests.world import PASSWORD, World
 
 UUID_OF_NOBODY = UUID(int=1)
@@ -207,3 +212,59 @@ async def test_a_tenant_that_is_busy_or_archived_is_refused_before_anything_is_f
         await backups.restorer().restore(acme.id, manifest)
     with pytest.raises(ConflictException, match="has no schema"):
         await backups.writer().tenant(await row_of(backups, "acme"))
+
+
+async def test_a_backup_of_an_older_revision_is_migrated_as_it_is_restored(
+    api: World, backups: Backups, tenant_tree: TenantTree
+) -> None:
+    acme, globex = await settle(api, "acme", "globex")
+    manifest = await backups.writer().tenant(await row_of(backups, "acme"))
+    neighbour = await _neighbour(api, globex)
+    tenant_tree.add()
+    newest = tenant_tree.add(
+        "op.get_bind().execute(sa.text('UPDATE team SET color = :color'), {'color': 'red'})", online=True
+    )
+    verdict = await backups.checker.verify(manifest.name, deep=True)
+    assert (verdict.problem, verdict.restored, verdict.notes) == (None, True, ())
+    done = await backups.restorer().restore(acme.id, manifest)
+    assert done.revision == newest != manifest.revision
+    assert (await tenant_row(api, acme.id))["revision"] == newest
+    async with as_admin(api.addresses) as admin:
+        assert await admin.fetchval(f'SELECT array_agg(color) FROM "t_{acme.id.hex}".team') == ["red"]
+    # What was there before is of the older revision, and is migrated as well when it comes back.
+    await backups.restorer().undo(acme.id)
+    async with as_admin(api.addresses) as admin:
+        assert await admin.fetchval(f'SELECT version_num FROM "t_{acme.id.hex}".alembic_version') == newest
+    assert await _neighbour(api, globex) == neighbour
+
+
+async def test_a_backup_of_a_newer_release_is_refused(api: World, backups: Backups, tenant_tree: TenantTree) -> None:
+    [acme] = await settle(api, "acme")
+    newer = tenant_tree.add()
+    async with as_owner(api.addresses) as owner, owner.transaction():
+        await owner.execute(
+            f'SET LOCAL search_path TO "t_{acme.id.hex}"; ALTER TABLE team ADD color text;'
+            f"CREATE INDEX ix_team_color ON team (color); UPDATE alembic_version SET version_num = '{newer}'"
+        )
+    manifest = await backups.writer().tenant(await row_of(backups, "acme"))
+    assert manifest.revision == newer
+    tenant_tree.remove(newer)
+    before = await digests(api, acme.id)
+    with pytest.raises(OperationFailed, match="this release does not know"):
+        await backups.restorer().restore(acme.id, manifest)
+    verdict = await backups.checker.verify(manifest.name, deep=True)
+    assert "this release does not know" in (verdict.problem or "")
+    assert (await backups.checker.verify(manifest.name)).problem is None
+    assert await digests(api, acme.id) == before
+
+
+async def test_what_was_remembered_of_a_tenant_is_forgotten_and_nothing_of_anothers(api: World) -> None:
+    acme, globex = UUID(int=10), UUID(int=11)
+    async with open_redis(api) as redis:
+        keys = {
+            tenant: (tenant_key(tenant, "cache", "x"), tenant_key(tenant, "rate", "x")) for tenant in (acme, globex)
+        }
+        for key in (*keys[acme], *keys[globex]):
+            await redis.set(key, "x", ex=60)
+        await forget_cached(redis, acme)
+        assert [await redis.exists(key) for key in (*keys[acme], *keys[globex])] == [0, 1, 1, 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from typing import IO, cast
 
 import pytest
 from hypothesis import given, settings
@@ -128,7 +129,7 @@ def test_an_archive_is_written_without_seeking_and_read_with_it(vault: Vault, tm
             pass
 
     sink = Sink()
-    with zipfile.ZipFile(sink, "w") as archive:  # type: ignore[arg-type]
+    with zipfile.ZipFile(cast("IO[bytes]", sink), "w") as archive:
         for name in ("a", "b"):
             with archive.open(name, "w", force_zip64=True) as member:
                 member.write(content)

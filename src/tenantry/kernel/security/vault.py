@@ -226,7 +226,7 @@ class Vault:
         entry = _entry_of(ring, key_id) or _entry_of(file.check(), key_id)
         if entry is None:
             raise UnknownSealingKeyError(key_id)
-        info = _bound(b"tenantry derived key\0", purpose, UUID(int=0))
+        info = _bound(b"tenantry-derived-key\0", purpose, UUID(int=0))
         return key_id, HKDF(hashes.SHA256(), 32, salt, info).derive(_key_of(entry))
 
     def needs_resealing(self, sealed: bytes) -> bool:

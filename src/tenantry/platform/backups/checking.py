@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import time
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from tenantry.platform.backups.store import BackupStore
 
 __all__ = ("BackupChecker", "Verdict")
+
+
+class _Undo(Exception):  # noqa: N818 - no error: it takes back what was restored to be looked at
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +97,15 @@ class BackupChecker:
 
     async def _restore(self, engine: AsyncEngine, manifest: BackupManifest) -> tuple[str, ...]:
         scratch = uuid7()
-        async with self._store.open_archive(manifest) as reader, open_work(engine, scratch, actor=self._actor) as work:
-            await begin_at(work, manifest.revision)
-            await load_archive(work.driver, reader, schema=schema_name(scratch))
-            await require_same_rows(work, reader.manifest)
-            # Migrated as a restore would, and compared with what the revisions make.
-            await finish_at_head(work, manifest.revision)
-            await work.connection.rollback()
+        async with self._store.open_archive(manifest) as reader:
+            with contextlib.suppress(_Undo):
+                async with open_work(engine, scratch, actor=self._actor) as work:
+                    await begin_at(work, manifest.revision)
+                    await load_archive(work.driver, reader, schema=schema_name(scratch))
+                    await require_same_rows(work, reader.manifest)
+                    # Migrated as a restore would, and compared with what the revisions make.
+                    await finish_at_head(work, manifest.revision)
+                    raise _Undo
         return await self._notes(engine, manifest)
 
     async def _notes(self, engine: AsyncEngine, manifest: BackupManifest) -> tuple[str, ...]:

@@ -21,7 +21,15 @@ from uuid_utils.compat import uuid7
 from tenantry.kernel.errors import ConflictException, ResourceNotFoundException
 from tenantry.platform.archives.reader import load_archive
 from tenantry.platform.audit.service import record
-from tenantry.platform.backups.swapping import KeptSchema, hand_over, kept_schemas, lock_out, put_back, set_aside
+from tenantry.platform.backups.swapping import (
+    KeptSchema,
+    hand_over,
+    kept_schemas,
+    lock_out,
+    put_back,
+    set_aside,
+    take_place,
+)
 from tenantry.platform.deletion.catalog import find_belongings
 from tenantry.platform.lifecycle.building import (
     SchemaDiffersError,
@@ -248,8 +256,7 @@ class BackupRestorer:
             await lock_out(work.driver, tenant_id)
             kept = await set_aside(work.driver, tenant_id, seconds=self._undo, backup=manifest.id)
         if work.tenant_id != tenant_id:
-            made = schema_name(work.tenant_id)
-            await work.driver.execute(f'ALTER SCHEMA "{made}" RENAME TO "{schema_name(tenant_id)}"')
+            await take_place(work.driver, work.tenant_id, tenant_id)
             # The new one's accounts were listed as those of the name that it had.
             await work.driver.execute("DELETE FROM platform.account_directory WHERE tenant_id = $1", work.tenant_id)
         if not belongings.schema:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tenantry.tenancy.connection import DriverConnection
 
-__all__ = ("KeptSchema", "drop_kept", "hand_over", "kept_schemas", "lock_out", "put_back", "set_aside")
+__all__ = ("KeptSchema", "drop_kept", "hand_over", "kept_schemas", "lock_out", "put_back", "set_aside", "take_place")
 
 _PATIENCE = 20.0
 """Seconds, and longer than a request's transaction may last: five seconds a statement, ten between two."""
@@ -141,6 +141,11 @@ async def set_aside(connection: DriverConnection, tenant_id: UUID, *, seconds: i
         f"COMMENT ON SCHEMA \"{kept.name}\" IS '{comment}'"
     )
     return kept
+
+
+async def take_place(connection: DriverConnection, made: UUID, tenant_id: UUID) -> None:
+    """Let a schema that was made beside have the tenant's place, which is free."""
+    await connection.execute(f'ALTER SCHEMA "{schema_name(made)}" RENAME TO "{schema_name(tenant_id)}"')
 
 
 async def put_back(connection: DriverConnection, kept: KeptSchema) -> None:
