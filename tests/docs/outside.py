@@ -32,11 +32,11 @@ _KUBECTL = {
 }
 _HELM = {
     "history": set[str](),
-    "install": {"-f", "--set", "--wait", "--timeout", "--create-namespace", "--version"},
+    "install": {"-f", "--values", "--set", "--wait", "--timeout", "--create-namespace", "--version"},
     "rollback": {"--wait", "--timeout"},
     "status": set[str](),
     "test": {"--logs"},
-    "upgrade": {"-f", "--install", "--set", "--wait", "--timeout", "--version", "--reuse-values"},
+    "upgrade": {"-f", "--values", "--install", "--set", "--wait", "--timeout", "--version", "--reuse-values"},
 }
 _EVERYWHERE = {"-n", "--namespace", "--context"}
 _VALUED = {
@@ -53,7 +53,7 @@ _VALUED = {
         "--since",
         "--tail",
     ),
-    *("--timeout", "--replicas", "--set", "--version"),
+    *("--timeout", "--replicas", "--set", "--values", "--version"),
 }
 _DOCKER = {
     "build": ({"-t", "--tag", "--build-arg"}, {"--pull"}),
