@@ -15,7 +15,7 @@ from tests.docs.blocks import ROOT
 from tests.docs.dockerfile import stages, values
 
 
-def test_the_base_is_pinned_and_the_same_for_allstages() -> None:
+def test_the_base_is_pinned_and_the_same_for_all_stages() -> None:
     (base,) = values("ARG", "ARG")
     assert re.fullmatch(r"BASE=python:3\.\d+(\.\d+)?-slim-\w+(@sha256:[0-9a-f]{64})?", base)
     froms = [value for stage in stages() for value in values("FROM", stage)]
