@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-
-from litestar.types import Receive, Scope, Send
+from typing import Any
 
 from tenantry.kernel.http.edge import Edge
 from tenantry.kernel.http.shutdown import Shutdown
@@ -14,7 +13,7 @@ __all__ = ("app",)
 _shutdown = Shutdown(drain=60)
 
 
-async def _serve(scope: Scope, receive: Receive, send: Send) -> None:
+async def _serve(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         await receive()
         with _shutdown.watch():
