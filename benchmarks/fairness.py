@@ -166,7 +166,13 @@ def _pair(text: str) -> tuple[str, str]:
 @click.option("--seconds", type=click.FloatRange(min=1), default=8.0, show_default=True, help="Of a phase.")
 @click.option("--rate", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Of the fifty together.")
 @click.option("--connections", type=click.IntRange(min=1), default=64, show_default=True, help="Of the flood.")
-@click.option("--request-rate", type=float, help="Requests a second of each plan, where plans have that limit.")
+@click.option(
+    "--request-rate",
+    type=click.FloatRange(min=0),
+    default=100.0,
+    show_default=True,
+    help="A second, of each plan; 0: any.",
+)
 @click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="Keep the servers' data here.")
 @click.option("--setting", multiple=True, metavar="NAME=VALUE", help="A setting of the process with limits.")
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON instead of the table.")
@@ -177,7 +183,7 @@ def main(
     seconds: float,
     rate: float,
     connections: int,
-    request_rate: float | None,
+    request_rate: float,
     home: Path | None,
     setting: tuple[str, ...],
     as_json: bool,
@@ -194,7 +200,7 @@ def main(
         seconds=seconds,
         rate=rate,
         connections=connections,
-        request_rate=request_rate,
+        request_rate=request_rate or None,
         home=home,
         settings=dict(_pair(text) for text in setting),
     )

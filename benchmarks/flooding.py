@@ -67,8 +67,8 @@ class Options(msgspec.Struct, frozen=True):
     """Of the fifty together, besides."""
     connections: int = 64
     """Of the flood."""
-    request_rate: float | None = None
-    """Requests a second that the flood's plan grants, where plans have such a limit."""
+    request_rate: float | None = 100.0
+    """Requests a second that every plan grants, those of `team` as it is shipped; None: as many as come."""
     home: Path | None = None
     settings: dict[str, str] = {}
     """Of the process with limits, by their names in the environment without the prefix."""
@@ -190,14 +190,7 @@ class _Site:
             if not await admin.fetchval("SELECT count(*) FROM team WHERE slug LIKE 'flood-%'"):
                 await admin.execute(_ROWS.format(_MANY_TEAMS))
             await admin.execute("ANALYZE team")
-            has_rates = await admin.fetchval(
-                "SELECT count(*) FROM information_schema.columns"
-                " WHERE table_schema = 'platform' AND table_name = 'plan' AND column_name = 'request_rate'"
-            )
-            if options.request_rate is not None:
-                if not has_rates:
-                    raise ServerFailed("plans have no request_rate here: measure without --request-rate")
-                await admin.execute("UPDATE platform.plan SET request_rate = $1", options.request_rate)
+            await admin.execute("UPDATE platform.plan SET request_rate = $1", options.request_rate)
         finally:
             await admin.close()
 
@@ -334,7 +327,11 @@ def measure_fairness(options: Options, progress: Progress = lambda *_: None) -> 
         asyncio.run(site.prepare(options))
         environment = deployment.environment(log_level="WARNING")
         limited = environment | {f"TENANTRY_{name.upper()}": value for name, value in options.settings.items()}
-        unlimited = environment | {"TENANTRY_BULKHEADS": "false"}
+        unlimited = environment | {
+            "TENANTRY_BULKHEADS": "false",
+            "TENANTRY_RATE_LIMITS": "false",
+            "TENANTRY_REFUSAL_DELAY": "0",
+        }
         ready = f"/api/teams/{site.quiet[0].teams[0]}", site.tokens[0]
         servers: dict[bool, Server] = {}
         for limits, (folder, env) in {True: ("limited", limited), False: ("unlimited", unlimited)}.items():

@@ -26,6 +26,7 @@ from tenantry.kernel.schema import Page
 from tenantry.tenancy.connection import DriverConnection, ScopedConnection
 from tenantry.tenancy.context import ScopeTimes, TenantContext
 from tenantry.tenancy.database import Database
+from tenantry.tenancy.models import schema_name
 from tenantry.tenancy.plan import PlanLimits
 from tenantry.tenancy.registry import TenantRegistry
 from tenantry.tenancy.request import HostNames
@@ -45,7 +46,15 @@ __all__ = ("create_raw", "create_untenanted")
 class _PlainConnection(DriverConnection):
     """asyncpg's own BEGIN; the role and the path are those of the login."""
 
-    def arm(self, scope: Scope) -> None:
+    # What the pool and a transaction ask of a connection: there is one tenant, and nothing is replaced or traced.
+    met: frozenset[str] = frozenset((schema_name(SOLO),))
+    retires_at = float("inf")
+    most = 1 << 30
+    ends_for: str | None = None
+    is_idle = False
+    span = None
+
+    def arm(self, scope: Scope, label: str = "") -> None:
         """Nothing follows from a scope here."""
 
     @property

@@ -559,6 +559,7 @@ def create_asgi(settings: Settings, *, database: Database | None = None) -> ASGI
         body_limit=settings.request_body_limit,
         body_timeout=settings.request_body_timeout,
         write_timeout=settings.response_write_timeout,
+        refusal_delay=settings.refusal_delay,
         shutdown=app.state.shutdown,
     )
 

@@ -65,6 +65,10 @@ class Estate:
             return {}
         return self._deployment.operator if case.path.startswith("/platform") else self._session.headers
 
+    def log(self) -> str:
+        """What the service has logged last, which is where a 500 or 503 says why."""
+        return self._deployment.api.log_tail()
+
     def _is_good(self) -> bool:
         assert self._session is not None
         answer = self._deployment.client.get("/api/users/me", headers=self._session.headers)

@@ -111,7 +111,11 @@ def _send(case: Case[Any], estate: Estate, session: requests.Session) -> None:
         if case.operation.definition.raw["operationId"] in _MAY_LACK_BODY and case.body is NOT_SET
         else []
     )
-    case.call_and_validate(headers=estate.prepare(case), session=session, excluded_checks=excluded, timeout=30)
+    try:
+        case.call_and_validate(headers=estate.prepare(case), session=session, excluded_checks=excluded, timeout=30)
+    except BaseExceptionGroup as error:
+        error.add_note(estate.log())
+        raise
 
 
 def _can_be_wrong(operation: APIOperation[Any, Any, Any, Any]) -> bool:

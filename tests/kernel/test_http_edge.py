@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from litestar.params import FromPath, JSONBody
 from litestar.testing import TestClient
 from structlog.contextvars import bind_contextvars, get_contextvars
 
-from tenantry.kernel.errors import ConflictException
+from tenantry.kernel.errors import ConflictException, TooManyRequestsException
 from tenantry.kernel.http import ApiRequest, Edge, edge
 from tenantry.kernel.http.headers import secure_headers
 from tenantry.kernel.http.plugin import HttpPlugin
@@ -300,3 +302,77 @@ def test_the_body_limit_of_the_edge_holds(client: TestClient[Edge]) -> None:
 def test_the_request_class_is_strict_in_handlers_that_ask_for_it(client: TestClient[Edge]) -> None:
     assert issubclass(ApiRequest, Request)
     assert client.post("/things", json={"name": 5}).status_code == 422
+
+
+async def test_a_refusal_is_held_back_once_everything_is_given_back_and_only_so_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The package has a function of the module's name.
+    monkeypatch.setattr(sys.modules["tenantry.kernel.http.edge"], "_HELD_BACK", 1)
+    over = asyncio.Semaphore(0)
+
+    async def refuses(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await send({"type": "http.response.start", "status": 429, "headers": []})
+            await send({"type": "http.response.body", "body": b"busy"})
+        finally:
+            over.release()
+
+    layer = Edge(refuses, refusal_delay=3600)
+
+    async def ask(sent: list[Any]) -> None:
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope: Any = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+        await layer(scope, asyncio.Event().wait, send)  # type: ignore[arg-type]
+
+    first: list[Any] = []
+    second: list[Any] = []
+    held = asyncio.create_task(ask(first))
+    await over.acquire()
+    await ask(second)
+    assert [message["type"] for message in second] == ["http.response.start", "http.response.body"]
+    assert first == []
+    held.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await held
+    # The client that left has given its place back.
+    assert layer._held_back == 0
+
+
+@pytest.mark.parametrize("status", [200, 401, 404, 503])
+async def test_nothing_but_a_refusal_is_held_back(status: int) -> None:
+    async def answers(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope: Any = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+    async with asyncio.timeout(60):
+        await Edge(answers, refusal_delay=3600)(scope, asyncio.Event().wait, send)  # type: ignore[arg-type]
+    assert len(sent) == 2
+
+
+async def test_the_time_for_which_it_is_held_back_is_in_no_duration() -> None:
+    async def refuses(scope: Any, receive: Any, send: Any) -> None:
+        raise TooManyRequestsException(retry_after=1)
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope: Any = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+    with structlog.testing.capture_logs() as logs:
+        begun = perf_counter()
+        await Edge(refuses, refusal_delay=0.2)(scope, asyncio.Event().wait, send)  # type: ignore[arg-type]
+        took = perf_counter() - begun
+    [line] = [entry for entry in logs if entry["event"] == "request"]
+    assert took >= 0.2
+    assert line["status"] == sent[0]["status"] == 429
+    assert line["duration_ms"] <= (took - 0.2) * 1000 + 0.01

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from time import thread_time
 from typing import Any
 
 import httpx
@@ -43,6 +44,15 @@ async def hold(db_session: Injected[AsyncSession]) -> dict[str, int]:
     one = await db_session.scalar(text("SELECT 1"))
     await _gate.wait()
     return {"one": int(one or 0)}
+
+
+@get("/burnt")
+async def burn() -> dict[str, int]:
+    until = thread_time() + 0.3
+    rounds = 0
+    while thread_time() < until:
+        rounds += 1
+    return {"rounds": rounds}
 
 
 @get("/idle")
@@ -94,13 +104,23 @@ class Site:
 
 
 @asynccontextmanager
-async def open_site(world: World, *, patience: float = 30.0, write_timeout: float = 30.0) -> AsyncIterator[Site]:
+async def open_site(
+    world: World, *, patience: float = 30.0, write_timeout: float = 30.0, share: int = 1, processor_share: float = 1.0
+) -> AsyncIterator[Site]:
     """One request at work, one that waits, one connection and one transfer for each organization."""
     _gate.clear()
     state = world.app.state
     shares = Shares(percent=34, reserved=1, queue=1)
     database = Database(world.addresses.app_url, pool_size=4, max_overflow=0, pool_timeout=patience, shares=shares)
-    admission = Admission(requests=10, share=1, queue=1, patience=patience, transfers=1, response_limit=_LIMIT)
+    admission = Admission(
+        requests=10,
+        share=share,
+        processor_share=processor_share,
+        queue=1,
+        patience=patience,
+        transfers=1,
+        response_limit=_LIMIT,
+    )
     tokens = Tokens(state.keyring, world.settings.token_issuer)
     hosts = HostNames(state.registry, None)
 
@@ -113,7 +133,7 @@ async def open_site(world: World, *, patience: float = 30.0, write_timeout: floa
         [
             Router(
                 "/api",
-                route_handlers=[hold, idle, sleep, lock, answer_large, fetch],
+                route_handlers=[hold, burn, idle, sleep, lock, answer_large, fetch],
                 middleware=[middleware],
                 guards=[requires_active_user],
                 opt={"load_principal": load_user_principal},
@@ -342,6 +362,24 @@ async def test_a_client_that_takes_nothing_of_a_file_is_cut_off(world: World, ac
             await stuck
         # The one place for files that the organization has is free again.
         assert (await site.caller(acme).get("/api/file")).content == b"piece" * 3
+
+
+async def test_one_that_takes_the_event_loop_is_worked_for_one_at_a_time_while_another_is_there(
+    world: World, acme: TenantHandle, globex: TenantHandle
+) -> None:
+    async with open_site(world, share=3, processor_share=0.01) as site:
+        assert (await site.caller(acme).get("/api/burnt")).status_code == 200
+        # Alone, it may still have three at work.
+        alone = [asyncio.create_task(site.caller(acme).get("/api/held")) for _ in range(2)]
+        await eventually(lambda: _is(site.admission.at_work(acme.context) == 2), 30)
+        assert (await site.caller(globex).get("/api/large?size=1")).status_code == 200
+        waits = asyncio.create_task(site.caller(acme).get("/api/held"))
+        await eventually(lambda: _is(site.admission.waiting(acme.context) == 1), 30)
+        held = [asyncio.create_task(site.caller(globex).get("/api/held")) for _ in range(2)]
+        await eventually(lambda: _is(site.admission.at_work(globex.context) == 2), 30)
+        assert site.admission.at_work(acme.context) == 2
+        _gate.set()
+        assert {(await task).status_code for task in (*alone, waits, *held)} == {200}
 
 
 async def _is(value: bool) -> bool:

@@ -8,16 +8,19 @@ request at work until it is out.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Gauge
 
 from tenantry.kernel.errors import TooManyRequestsException, ValidationFailedException, define_problem
 from tenantry.kernel.http.problem import send_problem
+from tenantry.kernel.steps import timed
 from tenantry.tenancy.bulkheads import TENANT_BUSY, Bulkhead
+from tenantry.tenancy.processor import ProcessorTime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from litestar.types import HTTPScope, Message, Send
 
@@ -53,6 +56,7 @@ class Admission:
         *,
         requests: int,
         share: int,
+        processor_share: float = 1.0,
         queue: int,
         patience: float,
         transfers: int,
@@ -60,10 +64,13 @@ class Admission:
     ) -> None:
         """At most `requests` at work, and `share` of one tenant whose plan says nothing; `transfers` of each tenant.
 
+        A tenant that takes more than `processor_share` of the event loop's time, from 0 to 1, gives way to others: of
+        it one request at a time is worked on.
         `queue` of a tenant's may wait, for `patience` seconds. `response_limit` is in bytes.
         """
         self._requests = Bulkhead("requests", requests, queue=queue, patience=patience)
         self._share = share
+        self._processor = ProcessorTime(processor_share) if processor_share < 1 else None
         self._transfers: dict[str, int] = {}
         self._most_transfers = transfers
         self._response_limit = response_limit
@@ -77,6 +84,7 @@ class Admission:
         return cls(
             requests=settings.concurrent_requests,
             share=settings.tenant_concurrent_requests,
+            processor_share=settings.tenant_processor_share / 100,
             queue=settings.tenant_waiting,
             patience=settings.tenant_patience,
             transfers=settings.tenant_transfers,
@@ -101,10 +109,13 @@ class Admission:
         """
         opt = scope["route_handler"].opt
         share = tenant.plan.concurrent_requests or self._share
+        if self._processor is not None and self._processor.comes(tenant.schema):
+            share = 1
         # By the schema's name: the hash of text is kept, that of a UUID is computed each time.
         if not self._requests.take(tenant.schema, share):
             await self._requests.wait(tenant.schema, share, plan=tenant.plan.slug)
-        visit = Visit(self, tenant, scope, send, in_pieces="endless" in opt or "transfer" in opt)
+        spend = None if self._processor is None else partial(self._processor.spend, tenant.schema)
+        visit = Visit(self, tenant, scope, send, spend, in_pieces="endless" in opt or "transfer" in opt)
         if "transfer" in opt:
             try:
                 self._begin_transfer(tenant)
@@ -157,20 +168,43 @@ class Admission:
 class Visit:
     """One request that was let in."""
 
-    __slots__ = ("_admission", "_in_pieces", "_key", "_left", "_scope", "_send", "_start", "_uncount", "is_transfer")
+    __slots__ = (
+        "_admission",
+        "_in_pieces",
+        "_key",
+        "_left",
+        "_scope",
+        "_send",
+        "_spend",
+        "_start",
+        "_uncount",
+        "is_transfer",
+    )
 
     def __init__(
-        self, admission: Admission, tenant: TenantContext, scope: HTTPScope, send: Send, *, in_pieces: bool
+        self,
+        admission: Admission,
+        tenant: TenantContext,
+        scope: HTTPScope,
+        send: Send,
+        spend: Callable[[float], None] | None,
+        *,
+        in_pieces: bool,
     ) -> None:
         self._admission = admission
         self._key = tenant.schema
         self._scope = scope
         self._send = send
+        self._spend = spend
         self._in_pieces = in_pieces
         self._start: Message | None = None
         self._left = False
         self._uncount = admission.count(tenant.plan.slug)
         self.is_transfer = False
+
+    async def work(self, request: Coroutine[Any, Any, None]) -> None:
+        """Do what is to be done, on the tenant's account."""
+        await (request if self._spend is None else timed(request, self._spend))
 
     async def send(self, message: Message) -> None:
         """The ASGI `send` of the request: gives its place away when the answer begins.

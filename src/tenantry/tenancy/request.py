@@ -400,7 +400,8 @@ class TenantMiddleware:
                 visit = await self._admission.enter(tenant, scope, send)
                 send = visit.send
         try:
-            await keep_request_transaction(request, app, scope, receive, send)
+            work = keep_request_transaction(request, app, scope, receive, send)
+            await (work if visit is None else visit.work(work))
         finally:
             if visit is not None:
                 visit.leave()

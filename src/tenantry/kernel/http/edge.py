@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Edge", "edge")
 
+REFUSED = 429
+_HELD_BACK = 256
+"""How many refusals a process holds back at a time; more of them go out at once."""
 CLIENT_GONE = 499
 """What logs and metrics call a request that ended without an answer, since its client had left (as nginx does)."""
 
@@ -48,6 +51,9 @@ class Edge:
     somebody has put there, be it an error's answer. Logs one line per request, at INFO: method, route template, status,
     duration, and from the state `tenant` (its `slug`) and `user_id` or `api_key_id` where somebody put them there;
     never paths, queries or headers, which may hold secrets. Paths that begin with one of `quiet` are not logged.
+
+    An answer 429 is held back for `refusal_delay` seconds, when all that the request held is given back: who asks again
+    as soon as there is an answer asks less often, and refusing takes time from everybody. That is in no duration.
     Once `shutdown` drains, each answer ends its connection.
     """
 
@@ -57,11 +63,14 @@ class Edge:
         *,
         quiet: Iterable[str] = ("/health", "/metrics"),
         write_timeout: float = 30.0,
+        refusal_delay: float = 0.0,
         shutdown: Shutdown | None = None,
     ) -> None:
         self.app = app
         self._shutdown = shutdown or Shutdown()
         self._write_timeout = write_timeout
+        self._refusal_delay = refusal_delay
+        self._held_back = 0
         self._quiet = tuple(quiet)
         self._info: Callable[..., Any] | None = None
         self._enabled: Callable[[int], bool]
@@ -86,6 +95,8 @@ class Edge:
         bind_contextvars(request_id=request_id, trace_id=trace_id)
         status = 0
         is_cut = False
+        held_back = 0.0
+        refusal: list[Message] = []
 
         async def send_wrapped(message: Message) -> None:
             nonlocal status, is_cut
@@ -100,6 +111,12 @@ class Edge:
                 if self._shutdown.is_draining and scope["http_version"].startswith("1"):
                     headers.append((b"connection", b"close"))
                 message["headers"] = headers
+                if status == REFUSED:
+                    refusal.append(message)
+                    return
+            elif refusal:
+                refusal.append(message)
+                return
             elif message.get("more_body", False):
                 try:
                     await self._send_piece(message, send)
@@ -111,20 +128,25 @@ class Edge:
 
         IN_FLIGHT.inc()
         try:
-            query = scope["query_string"]
-            if query and (b"%00" in query or b"\x00" in query):
-                _refuse_nul(query)
-            await self.app(scope, receive, send_wrapped)
-        except Exception as error:
-            if is_cut:
-                # Without its last piece: the server closes the connection, and the client sees that it is not whole.
-                return
-            if status:
-                raise
-            await send_problem(scope, send_wrapped, error)
+            try:
+                query = scope["query_string"]
+                if query and (b"%00" in query or b"\x00" in query):
+                    _refuse_nul(query)
+                await self.app(scope, receive, send_wrapped)
+            except Exception as error:
+                if is_cut:
+                    # Without its last piece: the server closes the connection, and the client sees that.
+                    return
+                if status:
+                    raise
+                await send_problem(scope, send_wrapped, error)
+            if refusal:
+                held_back = await self._hold_back()
+                for message in refusal:
+                    await send(message)
         finally:
             IN_FLIGHT.dec()
-            seconds = perf_counter() - started
+            seconds = perf_counter() - started - held_back
             route = scope.get("path_template", UNMATCHED)
             observe_request(scope["method"], route, status or CLIENT_GONE, seconds)
             tenant = scope["state"].get("tenant")
@@ -133,6 +155,18 @@ class Edge:
             if span is not None:
                 span.end(scope["method"], route, status or CLIENT_GONE, tenant)
             self._log(scope, route, status or CLIENT_GONE, seconds)
+
+    async def _hold_back(self) -> float:
+        """Wait, if that helps; how long it was, in seconds."""
+        if not self._refusal_delay or self._held_back >= _HELD_BACK:
+            return 0.0
+        begun = perf_counter()
+        self._held_back += 1
+        try:
+            await asyncio.sleep(self._refusal_delay)
+        finally:
+            self._held_back -= 1
+        return perf_counter() - begun
 
     async def _send_piece(self, message: Message, send: Send) -> None:
         """Send a piece of an answer, within a time: a client that takes nothing must not keep what is behind it.
@@ -197,16 +231,18 @@ def edge(
     any_type: Iterable[str] = (),
     quiet: Iterable[str] = ("/health", "/metrics"),
     write_timeout: float = 30.0,
+    refusal_delay: float = 0.0,
     shutdown: Shutdown | None = None,
 ) -> Edge:
     """The application with all that surrounds it: what the server is given.
 
-    `body_limit` in bytes, `body_timeout` and `write_timeout` in seconds; `any_type` are path prefixes whose bodies need
-    not be JSON; `shutdown` says when to end connections.
+    `body_limit` in bytes, `body_timeout`, `write_timeout` and `refusal_delay` in seconds; `any_type` are path prefixes
+    whose bodies need not be JSON; `shutdown` says when to end connections.
     """
     return Edge(
         BodyBuffer(app, limit=body_limit, timeout=body_timeout, any_type=any_type),
         quiet=quiet,
         write_timeout=write_timeout,
+        refusal_delay=refusal_delay,
         shutdown=shutdown,
     )

@@ -39,6 +39,21 @@ class Bulkheads(BaseModel):
         description="Requests of one organization that a process works on at a time; more of them wait.",
         unit="requests",
     )
+    tenant_processor_share: int = whole(
+        25,
+        least=1,
+        most=100,
+        description="Of a process' event loop, how much time one organization may take for as long as it likes; beyond "
+        "it, and while others are there, it is worked for one request at a time. 100: however much.",
+        unit="percent",
+    )
+    refusal_delay: float = seconds(
+        0.25,
+        most=5,
+        none=True,
+        description="How long an answer 429 is held back, so that a client that tries again at once does so less "
+        "often; 0: not at all.",
+    )
     concurrent_requests: int = whole(
         64,
         least=1,

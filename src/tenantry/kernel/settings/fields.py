@@ -15,11 +15,12 @@ __all__ = ("PREFIX", "expected", "is_address", "seconds", "shown", "text", "vari
 PREFIX = "TENANTRY_"
 
 
-def seconds(default: float, *, most: float, description: str) -> Any:
-    """A field of type float: a time above 0 and up to `most`, in seconds."""
+def seconds(default: float, *, most: float, description: str, none: bool = False) -> Any:
+    """A field of type float: a time above 0, or with `none` 0 as well, and up to `most`, in seconds."""
     return Field(
         default,
-        gt=0,
+        gt=None if none else 0,
+        ge=0 if none else None,
         le=most,
         allow_inf_nan=False,
         description=description,
