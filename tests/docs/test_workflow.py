@@ -18,7 +18,7 @@ from tests.docs.dockerfile import values
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 
-def _workflow(name: str) -> dict[str, Any]:
+def _workflow(name: str) -> dict[Any, Any]:
     return yaml.safe_load((ROOT / ".github/workflows" / name).read_text())  # type: ignore[no-any-return]
 
 
