@@ -39,8 +39,9 @@ def _blocks(*languages: str) -> list[Block]:
     return [block for path in HANDBOOK for block in blocks_of(path) if block.language in languages]
 
 
+@pytest.mark.slow
 def test_every_command_does_what_the_handbook_says() -> None:
-    """One test, since what the first document makes takes longer than all that the others do with it."""
+    """One test, since the others are followed on what the first document has made: two minutes of CPU."""
     with Deployment() as deployment:
         for block in blocks_of(FIRST):
             said = deployment.run(block)
