@@ -8,12 +8,9 @@ from collections.abc import Sequence
 import pytest
 import rich_click as click
 
-from tenantry.cli import _COMMANDS, tenantry
+from tenantry.cli import tenantry
 
 __all__ = ("parse",)
-
-COMING = {"backup"} - _COMMANDS.keys()
-"""Commands that CronJobs run and that are still being made."""
 
 
 def parse(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,8 +19,6 @@ def parse(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
     Raises:
         click.UsageError: There is no such command, option or argument, or its value is not what is expected.
     """
-    if arguments[0] in COMING:
-        return
     context: click.Context = click.Context(tenantry)
     command: click.Command = tenantry
     rest = list(arguments)
