@@ -16,6 +16,7 @@ from tenantry import asgi
 from tenantry.domain.teams.schemas import TeamRead
 from tenantry.domain.teams.service import TeamService, provide_teams
 from tenantry.features import DOMAIN_FEATURES
+from tenantry.kernel.garbage import keep_what_there_is
 from tenantry.kernel.http import edge
 from tenantry.kernel.logging import configure_logging
 from tenantry.kernel.service import Injected, to_struct
@@ -55,7 +56,9 @@ def _settings() -> Settings:
 def product() -> ASGIApp:
     """The product as it is served, and the ORM's variant of the hot read."""
     with patch.object(asgi, "DOMAIN_FEATURES", _FEATURES):
-        return asgi.create_asgi(_settings())
+        app = asgi.create_asgi(_settings())
+    keep_what_there_is()
+    return app
 
 
 def profiled() -> ASGIApp:
@@ -71,9 +74,13 @@ def profiled() -> ASGIApp:
 def untenanted() -> ASGIApp:
     """The same without tenancy."""
     with patch.object(asgi, "DOMAIN_FEATURES", _FEATURES):
-        return create_untenanted(_settings())
+        app = create_untenanted(_settings())
+    keep_what_there_is()
+    return app
 
 
 def raw() -> ASGIApp:
     """The driver alone."""
-    return create_raw(_settings())
+    app = create_raw(_settings())
+    keep_what_there_is()
+    return app

@@ -42,6 +42,7 @@ from tenantry.domain.team_invitations.joining import TeamInvitations
 from tenantry.features import DOMAIN_FEATURES, PLATFORM_FEATURES, PROVISION_HOOKS, SCHEDULES, USAGE_HOOKS
 from tenantry.jobs.ring import Ring
 from tenantry.jobs.state import JobStates
+from tenantry.kernel.garbage import keep_what_there_is
 from tenantry.kernel.health import HealthCheck, jwks, live, ready
 from tenantry.kernel.home import complete
 from tenantry.kernel.http import edge
@@ -569,4 +570,6 @@ def serve_app() -> ASGIApp:
     settings = complete(load_settings())
     configure_logging(settings.log_level, settings.log_format)
     start_tracing(settings, "tenantry-api")
-    return create_asgi(settings)
+    app = create_asgi(settings)
+    keep_what_there_is()
+    return app
