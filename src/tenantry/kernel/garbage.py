@@ -11,7 +11,7 @@ def keep_what_there_is() -> None:
     """Take everything that there is now for what stays until the process ends; call it once, when all is built.
 
     An application has some 300,000 objects then: classes, routes, mappers, schemas. A full collection looks through all
-    of them, which takes 0.2 s in which the event loop serves nobody, and lists of many rows bring one about every second
+    of them: 0.2 s in which the event loop serves nobody, and lists of many rows bring one about every second
     or so. What is made from now on is collected as ever. See `gc.freeze`.
     """
     gc.collect()
