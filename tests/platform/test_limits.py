@@ -121,12 +121,18 @@ async def test_an_override_of_no_limit_lifts_the_plans_and_a_plans_change_leaves
             " VALUES (gen_random_uuid(), 'tight', 'Tight', now(), now(), $1)",
             json.dumps({"tags": 1, "teams": 1}),
         )
-    moved = await world.operator.patch(f"/platform/tenants/{acme.slug}", json={"plan": "tight"})
-    assert moved.status_code == 200, moved.text
-    await entitle(acme, quotas={"tags": None})
-    for name in ("One", "Two"):
-        assert (await acme.post("/api/tags", json={"name": name})).status_code == 201
-    assert (acme.context.quota("tags"), acme.context.quota("teams")) == (None, 1)
+    try:
+        moved = await world.operator.patch(f"/platform/tenants/{acme.slug}", json={"plan": "tight"})
+        assert moved.status_code == 200, moved.text
+        await entitle(acme, quotas={"tags": None})
+        for name in ("One", "Two"):
+            assert (await acme.post("/api/tags", json={"name": name})).status_code == 201
+        assert (acme.context.quota("tags"), acme.context.quota("teams")) == (None, 1)
+    finally:
+        # The deployment is others' as well, who count its plans.
+        assert (await world.operator.patch(f"/platform/tenants/{acme.slug}", json={"plan": "free"})).is_success
+        async with as_admin(world.addresses) as admin:
+            await admin.execute("DELETE FROM platform.plan WHERE slug = 'tight'")
 
 
 async def test_a_change_of_plan_or_of_a_tenants_own_limits_reaches_every_process_within_a_second(

@@ -34,6 +34,8 @@ async def test_a_backup_of_a_tenant_that_is_written_to_shows_one_moment(api: Wor
             made += 1
 
     writing = asyncio.create_task(write())
+    while made == 0:
+        await asyncio.sleep(0.005)
     written: list[int] = []
 
     async def listener(step: str) -> None:
