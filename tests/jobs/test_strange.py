@@ -56,26 +56,29 @@ async def _tags(tenant: TenantHandle) -> set[str]:
 async def test_what_only_the_next_release_knows_waits_for_it_with_all_of_its_attempts(
     world: World, acme: TenantHandle, tmp_path: Path, what: Job, arguments: dict[str, Any]
 ) -> None:
-    async with empty_redis(world.addresses) as url:
-        async with create_redis(url) as redis, open_worker(world.addresses, url, tmp_path, [paint]):
-            job_id = await _enqueue(world, acme, what, **arguments)
+    async with (
+        empty_redis(world.addresses) as url,
+        create_redis(url) as redis,
+        open_worker(world.addresses, url, tmp_path, [paint]),
+    ):
+        job_id = await _enqueue(world, acme, what, **arguments)
 
-            async def was_left() -> bool:
-                stored = [await redis.get(key) async for key in redis.scan_iter(match=f"*ob:{job_id}*")]
-                return any(payload is not None and b"strange_since" in payload for payload in stored)
+        async def was_left() -> bool:
+            stored = [await redis.get(key) async for key in redis.scan_iter(match=f"*ob:{job_id}*")]
+            return any(payload is not None and b"strange_since" in payload for payload in stored)
 
-            async def is_relayed() -> bool:
-                return await _status(world, job_id) == "relayed"
+        async def is_relayed() -> bool:
+            return await _status(world, job_id) == "relayed"
 
-            # The worker may be there before the relay has noted that it has handed the job over.
-            await eventually(was_left, 15)
-            await eventually(is_relayed, 15)
-            async with open_worker(world.addresses, url, tmp_path, [paint_next, polish]):
+        # The worker may be there before the relay has noted that it has handed the job over.
+        await eventually(was_left, 15)
+        await eventually(is_relayed, 15)
+        async with open_worker(world.addresses, url, tmp_path, [paint_next, polish]):
 
-                async def is_done() -> bool:
-                    return await _status(world, job_id) is None
+            async def is_done() -> bool:
+                return await _status(world, job_id) is None
 
-                await eventually(is_done, 30)
+            await eventually(is_done, 30)
     assert await _tags(acme) == {" ".join([*map(str, arguments.values()), "1"])}
 
 

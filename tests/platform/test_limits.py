@@ -81,6 +81,9 @@ async def test_an_organizations_people_see_their_plan_its_limits_and_their_use(
         ({"quotas": {"storage": "much"}}, "quotas.storage", "a size such as '10 GB'"),
         ({"features": {"ssso": True}}, "features.ssso", "did you mean sso?"),
         ({"requestRate": 0}, "requestRate", ">= 0.01"),
+        ({"statementTimeout": 99}, "statementTimeout", ">= 100"),
+        ({"lockTimeout": 9}, "lockTimeout", ">= 10"),
+        ({"idleInTransactionTimeout": 999}, "idleInTransactionTimeout", ">= 1000"),
         ({"concurrentRequests": 1.5}, "concurrentRequests", "`int | null`"),
     ],
 )
@@ -93,6 +96,21 @@ async def test_a_limit_that_cannot_be_is_refused_by_its_name(
     assert error["field"] == field
     assert said in error["message"]
     assert (await _limits(acme))["overrides"]["quotas"] == {}
+
+
+async def test_operators_see_a_tenant_whose_own_times_are_too_short_to_serve_it(acme: TenantHandle) -> None:
+    # As an earlier release let them be: each statement, and each moment between two, has a millisecond.
+    short = json.dumps({"statement_timeout": 1, "idle_in_transaction_timeout": 1})
+    async with as_admin(acme.world.addresses) as admin:
+        await admin.execute("UPDATE platform.tenant SET overrides = $1 WHERE id = $2", short, acme.tenant_id)
+    await acme.world.app.state.registry.refresh()
+    assert acme.context.read_scope.idle_in_transaction_timeout == 1
+    for _ in range(10):
+        for looked_at in ("usage", "limits"):
+            seen = await acme.world.operator.get(f"/platform/tenants/{acme.slug}/{looked_at}")
+            assert seen.status_code == 200, seen.text
+    await entitle(acme)
+    assert (await acme.get("/api/tags")).status_code == 200
 
 
 async def test_a_change_of_limits_is_in_the_trail_with_what_it_was_and_nothing_is_where_nothing_changed(

@@ -10,11 +10,13 @@ from tenantry.tenancy.plan import (
     LIMITS,
     Concurrency,
     ConnectionCount,
+    IdleTimeout,
     JobConcurrency,
     JobWeight,
-    Milliseconds,
+    LockTimeout,
     Rate,
     RequestBurst,
+    StatementTimeout,
 )
 
 if TYPE_CHECKING:
@@ -28,11 +30,11 @@ __all__ = ("FeatureState", "LimitsRead", "QuotaUse", "read_features", "read_limi
 class LimitsRead(BaseStruct):
     """Rates, times and shares; null is what the deployment's settings say."""
 
-    statement_timeout: Milliseconds | None = None
+    statement_timeout: StatementTimeout | None = None
     """Milliseconds that one SQL statement may run."""
-    lock_timeout: Milliseconds | None = None
+    lock_timeout: LockTimeout | None = None
     """Milliseconds that a statement may wait for a lock."""
-    idle_in_transaction_timeout: Milliseconds | None = None
+    idle_in_transaction_timeout: IdleTimeout | None = None
     """Milliseconds that a transaction may stay open without a statement."""
     request_rate: Rate | None = None
     """Requests of the whole organization per second, over time."""

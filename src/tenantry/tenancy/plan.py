@@ -12,16 +12,22 @@ __all__ = (
     "LIMITS",
     "Concurrency",
     "ConnectionCount",
+    "IdleTimeout",
     "JobConcurrency",
     "JobWeight",
-    "Milliseconds",
+    "LockTimeout",
     "PlanLimits",
     "Rate",
     "RequestBurst",
+    "StatementTimeout",
     "merge_limits",
 )
 
-Milliseconds = Annotated[int, Meta(ge=1, le=600_000)]
+# In milliseconds. The least of each is what an organization can still be served with: PostgreSQL ends the connection of
+# a transaction that idles for longer than it may, and between any two statements of a request it idles.
+StatementTimeout = Annotated[int, Meta(ge=100, le=600_000)]
+LockTimeout = Annotated[int, Meta(ge=10, le=600_000)]
+IdleTimeout = Annotated[int, Meta(ge=1000, le=600_000)]
 Rate = Annotated[float, Meta(ge=0.01, le=1_000_000)]
 RequestBurst = Annotated[int, Meta(ge=1, le=1_000_000)]
 Concurrency = Annotated[int, Meta(ge=1, le=10_000)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -107,6 +107,15 @@ class Scope:
         object.__setattr__(self, "_settings", "; ".join(parts))
         plane = "tenant" if self.is_tenant else "platform" if self.role == CONTROL_ROLE else "none"
         object.__setattr__(self, "plane", plane)
+
+    def with_times_of(self, other: Scope) -> Scope:
+        """The same rights for as long as `other` has: for operators, who must not be bound by what a plan allows."""
+        return replace(
+            self,
+            statement_timeout=other.statement_timeout,
+            lock_timeout=other.lock_timeout,
+            idle_in_transaction_timeout=other.idle_in_transaction_timeout,
+        )
 
     @property
     def is_tenant(self) -> bool:

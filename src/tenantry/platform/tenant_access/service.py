@@ -316,7 +316,7 @@ class TenantAccess:
         """
         async with self._database.transaction(self._read_scope) as transaction:
             _, context = await self._served(transaction.session, slug)
-        async with self._database.transaction(context.read_scope) as transaction:
+        async with self._database.transaction(context.read_scope.with_times_of(self._read_scope)) as transaction:
             return await self._door.asked(transaction.session)
 
     async def _served(self, session: AsyncSession, slug: str) -> tuple[Tenant, TenantContext]:

@@ -23,11 +23,13 @@ from tenantry.platform.tenants.service import check_slug
 from tenantry.tenancy.plan import (
     Concurrency,
     ConnectionCount,
+    IdleTimeout,
     JobConcurrency,
     JobWeight,
-    Milliseconds,
+    LockTimeout,
     Rate,
     RequestBurst,
+    StatementTimeout,
 )
 
 if TYPE_CHECKING:
@@ -64,9 +66,9 @@ class FilesError(Exception):
 class LimitsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The table `[limits]` of a tenant's file; what is not named is as the tenant's plan says."""
 
-    statement_timeout: Milliseconds | None = None
-    lock_timeout: Milliseconds | None = None
-    idle_in_transaction_timeout: Milliseconds | None = None
+    statement_timeout: StatementTimeout | None = None
+    lock_timeout: LockTimeout | None = None
+    idle_in_transaction_timeout: IdleTimeout | None = None
     request_rate: Rate | None = None
     request_burst: RequestBurst | None = None
     user_rate: Rate | None = None

@@ -149,7 +149,7 @@ async def read_entitled(
     used = None
     # A schema at another release's revision may lack what is to be counted.
     if tenant.revision in served_revisions():
-        async with database.transaction(context.read_scope) as transaction:
+        async with database.transaction(context.read_scope.with_times_of(read_scope)) as transaction:
             used = await read_use(transaction.session)
     return TenantLimits(
         plan=tenant.plan,

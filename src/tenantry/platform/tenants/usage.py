@@ -51,7 +51,7 @@ async def read_usage(
     size, pending = await _read_control(context.id, database, read_scope)
     found: dict[str, Any] = {}
     if context.revision is not None:
-        async with database.transaction(context.read_scope) as transaction:
+        async with database.transaction(context.read_scope.with_times_of(read_scope)) as transaction:
             for hook in hooks:
                 found |= await hook(transaction.session)
     return TenantUsage(size=size, pending_operation=pending, **found)
