@@ -112,3 +112,11 @@ def test_each_process_runs_what_it_is_called_after(rendering: Rendering) -> None
         if pod.component in wanted:
             begin = wanted[pod.component]
             assert pod.spec["containers"][0]["args"][: len(begin)] == begin
+
+
+def test_invitations_are_mailed_where_there_is_a_mail_server_and_in_no_log_then(rendering: Rendering) -> None:
+    for pod in rendering.pods():
+        if pod.component == "apply":
+            is_mailed = "--mail" in pod.spec["containers"][0]["args"]
+            assert is_mailed == ("TENANTRY_MAIL_URL" in pod.environment(rendering))
+            assert is_mailed == ("TENANTRY_VAULT_FILE" in pod.environment(rendering))

@@ -20,7 +20,7 @@ MATRIX: dict[str, set[str]] = {
     "provisioner": _OWNER | _BUCKET | _TOLD | {"kept-databaselistenurl", "kept-valkeypassword", "kept-keyring"},
     "migrate": _OWNER,
     "rollout": _OWNER | {"kept-databaselistenurl"},
-    "apply": _APP,
+    "apply": _APP | {"kept-mailurl", "kept-vault"},
     "backup": _OWNER | _BUCKET | _BACKUP | {"kept-valkeypassword", "kept-keyring"},
     "backup-verify": _OWNER | _BUCKET | _BACKUP | {"kept-valkeypassword", "kept-keyring"},
     "backup-prune": _OWNER | _BUCKET | _BACKUP | {"kept-valkeypassword", "kept-keyring"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from click.testing import CliRunner, Result
 
 from tenantry.cli import tenantry
@@ -82,3 +84,16 @@ def program(*arguments: str, env: Mapping[str, str], **options: Any) -> subproce
         text=True,
         **options,
     )
+
+
+def waiting_mails(addresses: Template) -> int:
+    """How many mails a worker would send."""
+
+    async def count() -> int:
+        connection = await asyncpg.connect(addresses.admin_url)
+        try:
+            return int(await connection.fetchval("SELECT count(*) FROM platform.outbox WHERE name = 'send_mail'"))
+        finally:
+            await connection.close()
+
+    return asyncio.run(count())

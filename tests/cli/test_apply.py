@@ -13,7 +13,8 @@ from tenantry.kernel.errors import ConflictException
 from tenantry.kernel.security import INVITATION, Credential
 from tenantry.platform.tenants.creation import Creation, TenantCreator
 from tenantry.platform.tenants.files import read_folder
-from tests.cli.support import ROOT, answer, refused, run
+from tests.cli.support import ROOT, answer, refused, run, waiting_mails
+from tests.databases import Template
 
 Env = dict[str, str]
 ACME = 'name = "Acme"\nplan = "small"\n\n[owner]\nemail = "ann@acme.example"\n'
@@ -143,6 +144,17 @@ def test_a_tenant_that_fails_stops_no_other_and_costs_nobody_their_invitation(
         "globex": "created",
         "initech": "unchanged",
     }
+
+
+@pytest.mark.usefixtures("provisioner")
+def test_mailed_invitations_are_in_no_log(folder: Path, env: Env, database_addresses: Template) -> None:
+    assert "--mail needs a mail server" in refused(run("apply", str(folder), "--mail", env=env), ExitCode.USAGE)
+    mailed = env | {"TENANTRY_MAIL_URL": f"file://{env['TENANTRY_HOME']}/mail", "TENANTRY_APP_URL": "https://x.example"}
+    assert run("keys", "create", env=mailed).exit_code == 0
+    result = run("apply", str(folder), "--mail", env=mailed)
+    assert (result.exit_code, "inv_" in result.output) == (0, False)
+    assert waiting_mails(database_addresses) == 1
+    assert actions(folder, env) == {"small": "unchanged", "acme": "unchanged"}
 
 
 @pytest.mark.usefixtures("provisioner")

@@ -9,7 +9,7 @@ import pytest
 
 from tenantry.cli.problems import ExitCode
 from tenantry.kernel.security import INVITATION, Credential
-from tests.cli.support import OWNER_PASSWORD, answer, refused, run
+from tests.cli.support import OWNER_PASSWORD, answer, refused, run, waiting_mails
 from tests.databases import Template, fast_hasher
 
 Env = dict[str, str]
@@ -58,6 +58,25 @@ def test_without_a_password_the_owner_is_invited(env: Env, database_addresses: T
     shown = create(env, "globex", password=None)
     assert shown.exit_code == 0
     assert "globex is active.\nThe owner's invitation, shown once: " in shown.stdout
+
+
+@pytest.mark.usefixtures("provisioner")
+def test_a_mailed_invitation_is_shown_to_nobody_else(env: Env, database_addresses: Template) -> None:
+    mailed = env | {"TENANTRY_MAIL_URL": f"file://{env['TENANTRY_HOME']}/mail", "TENANTRY_APP_URL": "https://x.example"}
+    assert "--mail needs a mail server" in refused(create(env, "acme", "--mail", password=None), ExitCode.USAGE)
+    refused(create(mailed, "acme", "--mail", password=None), ExitCode.FAILED)
+    assert "give one of them" in refused(create(mailed, "acme", "--mail"), ExitCode.USAGE)
+    # Nothing was made, while it could not be sealed.
+    assert answer(run("tenants", "list", "--json", env=env)) == []
+
+    assert run("keys", "create", env=mailed).exit_code == 0
+    made = answer(create(mailed, "acme", "--mail", "--json", password=None))
+    assert made["ownerInvitation"] is None
+    shown = create(mailed, "globex", "--mail", password=None)
+    assert (shown.exit_code, "inv_" in shown.output) == (0, False)
+    assert "is mailed their invitation" in shown.stdout
+    assert create(mailed, "initech", "--mail", "--quiet", password=None).output == ""
+    assert waiting_mails(database_addresses) == 3
 
 
 def test_an_invitation_is_never_swallowed(env: Env) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from tenantry.cli.control import control_plane
-from tenantry.cli.output import json_option, print_json, print_table, quiet_option
+from tenantry.cli.output import json_option, mail_option, print_json, print_table, quiet_option
 from tenantry.cli.problems import ExitCode
 from tenantry.cli.progress import progress_bar
 from tenantry.features import ENTITLEMENTS
@@ -59,22 +59,25 @@ def plan(folder: Path, check: bool, as_json: bool, quiet: bool) -> ExitCode:
 
 @click.command(epilog="Example: tenantry apply tenants --json")
 @_folder
+@mail_option
 @json_option
 @quiet_option
-def apply(folder: Path, as_json: bool, quiet: bool) -> ExitCode:
+def apply(folder: Path, mail: bool, as_json: bool, quiet: bool) -> ExitCode:
     """Make and change plans and tenants as FOLDER declares them (by default `tenants`), and delete nothing.
 
     plans.toml holds the plans; <slug>.toml a tenant's name, plan and owner, who is invited when the tenant is made: the
-    invitation is printed, once. Everything is checked before anything is done, and doing it again changes nothing;
-    `tenantry plan` shows beforehand what it would do. Ends with 1 where a tenant could not be made or changed, which
-    stops no other, with 2 where a file is not as expected, with 4 where one declares a tenant that was deleted, with 5
-    where the provisioner has not finished in time.
+    invitation is printed, once, or with --mail sent to them and shown to nobody else. Everything is checked before
+    anything is done, and doing it again changes nothing; `tenantry plan` shows beforehand what it would do. Ends with 1
+    where a tenant could not be made or changed, which stops no other, with 2 where a file is not as expected, with 4
+    where one declares a tenant that was deleted, with 5 where the provisioner has not finished in time.
     """
     files = read_folder(folder, ENTITLEMENTS)
     applied: list[Applied] = []
 
     async def work() -> None:
         async with control_plane() as control:
+            if mail:
+                control.require_mail()
             with progress_bar("Applying", quiet=quiet or as_json) as advance:
                 await apply_files(
                     files,
@@ -84,6 +87,7 @@ def apply(folder: Path, as_json: bool, quiet: bool) -> ExitCode:
                     creator=control.creator,
                     requested_by=cli_actor(),
                     wait=control.settings.provision_wait,
+                    mail_invitations=mail,
                     on_progress=advance,
                     on_applied=applied.append,
                 )

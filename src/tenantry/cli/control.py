@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from tenantry.cli.problems import CommandError, ExitCode
 from tenantry.kernel.home import complete
 from tenantry.kernel.logging import configure_logging
 from tenantry.kernel.settings import load_settings
@@ -14,12 +15,12 @@ from tenantry.platform.tenants.creation import TenantCreator
 from tenantry.platform.tenants.service import TenantService
 from tenantry.tenancy.context import TenantContext, control_scope
 from tenantry.tenancy.plan import PlanLimits
-from tenantry.tenancy.wiring import create_database, create_hasher, scope_times
+from tenantry.tenancy.wiring import create_database, create_hasher, open_vault, scope_times
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tenantry.kernel.security import PasswordHasher
+    from tenantry.kernel.security import PasswordHasher, Vault
     from tenantry.kernel.settings import Settings
     from tenantry.kernel.storage import Storage
     from tenantry.platform.lifecycle.service import Lifecycle
@@ -63,7 +64,30 @@ class ControlPlane:
             hasher=self.hasher,
             settings=self.settings,
             hooks=PROVISION_HOOKS,
+            vault=lambda: self.vault,
         )
+
+    @cached_property
+    def vault(self) -> Vault:
+        """Seals what waits to be mailed.
+
+        Raises:
+            VaultError: there is none, or it is damaged or open to others.
+        """
+        vault = open_vault(self.settings, create=False)
+        vault.open()
+        return vault
+
+    def require_mail(self) -> None:
+        """See to it that something can be mailed, before anything is done.
+
+        Raises:
+            CommandError: there is no mail server.
+            VaultError: nothing can be sealed.
+        """
+        if self.settings.mail_url is None:
+            raise CommandError("--mail needs a mail server: TENANTRY_MAIL_URL is not set", ExitCode.USAGE)
+        _ = self.vault
 
     @cached_property
     def storage(self) -> Storage:

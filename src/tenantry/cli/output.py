@@ -14,11 +14,23 @@ from rich.text import Text
 from tenantry.cli.problems import CommandError, ExitCode
 from tenantry.cli.settings import table_console
 
-__all__ = ("checked", "json_option", "print_fields", "print_json", "print_table", "quiet_option", "read_secret")
+__all__ = (
+    "checked",
+    "json_option",
+    "mail_option",
+    "print_fields",
+    "print_json",
+    "print_table",
+    "quiet_option",
+    "read_secret",
+)
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+mail_option = click.option(
+    "--mail", is_flag=True, help="Mail owners their invitations, instead of printing them where a log may keep them."
+)
 quiet_option = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 
 

@@ -10,7 +10,16 @@ import rich_click as click
 from advanced_alchemy.filters import OrderBy, SearchFilter
 
 from tenantry.cli.control import control_plane
-from tenantry.cli.output import checked, json_option, print_fields, print_json, print_table, quiet_option, read_secret
+from tenantry.cli.output import (
+    checked,
+    json_option,
+    mail_option,
+    print_fields,
+    print_json,
+    print_table,
+    quiet_option,
+    read_secret,
+)
 from tenantry.cli.problems import CommandError, ExitCode
 from tenantry.cli.tenants_access import access
 from tenantry.cli.tenants_data import export, import_tenant
@@ -64,6 +73,7 @@ def tenants() -> None:
     metavar="SECONDS",
     help="How long to wait for the provisioner; by default TENANTRY_PROVISION_WAIT.",
 )
+@mail_option
 @json_option
 @quiet_option
 def create(
@@ -74,14 +84,16 @@ def create(
     owner_name: str | None,
     owner_password_stdin: bool,
     wait: float | None,
+    mail: bool,
     as_json: bool,
     quiet: bool,
 ) -> ExitCode:
     """Create a tenant with its owner.
 
     SLUG is its short name, the first label of its host name. Without a password an invitation is printed, with which
-    the owner sets one (POST /api/auth/invitations/accept); it is shown once, and good for one use. Ends with 5 when
-    the provisioner has not finished in time: then it will, as soon as one runs.
+    the owner sets one (POST /api/auth/invitations/accept); it is shown once, and good for one use. With --mail it is
+    sent to them and shown to nobody else. Ends with 5 when the provisioner has not finished in time: then it will, as
+    soon as one runs.
     """
     password = read_secret("The owner's password", confirm=True) if owner_password_stdin else None
     data = checked(
@@ -93,11 +105,15 @@ def create(
         owner_name=owner_name,
         owner_password=password,
     )
-    if quiet and password is None and not as_json:
-        raise CommandError("--quiet would not show the owner's invitation: give a password", ExitCode.USAGE)
+    if mail and password is not None:
+        raise CommandError("with a password there is no invitation to --mail: give one of them", ExitCode.USAGE)
+    if quiet and password is None and not (as_json or mail):
+        raise CommandError("--quiet would not show the owner's invitation: give a password, or --mail", ExitCode.USAGE)
 
     async def work() -> TenantCreatedRead:
         async with control_plane() as control:
+            if mail:
+                control.require_mail()
             made = await control.creator.create(
                 slug=data.slug,
                 name=data.name,
@@ -107,10 +123,11 @@ def create(
                 owner_password=data.owner_password,
                 requested_by=cli_actor(),
                 wait=wait,
+                mail_invitation=mail,
             )
         return TenantCreatedRead(
             **_fields(made.tenant),
-            owner_invitation=made.invitation,
+            owner_invitation=None if made.is_mailed else made.invitation,
             operation_id=None if made.operation_id is None else str(made.operation_id),
             done=made.done,
         )
@@ -122,6 +139,8 @@ def create(
         click.echo(f"{made.slug} is {made.status}." if made.done else f"{made.slug} is recorded.")
         if made.owner_invitation is not None:
             click.echo(f"The owner's invitation, shown once: {made.owner_invitation}")
+        elif mail:
+            click.echo(f"{made.owner_email} is mailed their invitation.")
     if not made.done:
         click.echo("The provisioner has not finished yet; does it run? (`tenantry provisioner`)", err=True)
         return ExitCode.UNAVAILABLE

@@ -72,6 +72,8 @@ class Creation:
     """None where a warm schema was taken, which needs no provisioner."""
     done: bool
     invitation: str | None
+    is_mailed: bool
+    """Whether the owner is sent it as well."""
 
 
 class TenantCreator:
@@ -177,8 +179,7 @@ class TenantCreator:
             record(session, actor=requested_by, action="tenant.create", tenant_id=tenant.id, details={"plan": plan})
             await service.flush_slug(slug)
             owner, invitation = self._owner(tenant, name=owner_name, hashed=hashed, verified=verified)
-            if mail_invitation:
-                await self._mail(session, tenant, owner, invitation)
+            is_mailed = mail_invitation and await self._mail(session, tenant, owner, invitation)
             if warm_id is None:
                 operation = await request_operation(
                     session,
@@ -192,22 +193,23 @@ class TenantCreator:
                 await self._move_in(transaction, tenant, owner)
         _created.labels("cold" if warm_id is None else "warm").inc()
         if operation is None:
-            return Creation(tenant=tenant, operation_id=None, done=True, invitation=invitation)
+            return Creation(tenant=tenant, operation_id=None, done=True, invitation=invitation, is_mailed=is_mailed)
         tenant = await self._settled(tenant.id, self._settings.provision_wait if wait is None else wait)
         if tenant.status == "failed":
             raise UnavailableException(problem=PROVISIONING_FAILED, operation=str(operation.id))
         done = tenant.status != "provisioning"
-        return Creation(tenant=tenant, operation_id=operation.id, done=done, invitation=invitation)
+        return Creation(tenant=tenant, operation_id=operation.id, done=done, invitation=invitation, is_mailed=is_mailed)
 
-    async def _mail(self, session: AsyncSession, tenant: Tenant, owner: Owner, invitation: str | None) -> None:
-        """Have the owner's invitation mailed once the tenant is active, if it comes to be.
+    async def _mail(self, session: AsyncSession, tenant: Tenant, owner: Owner, invitation: str | None) -> bool:
+        """Have the owner's invitation mailed once the tenant is active, if it comes to be; False where none can be.
 
         The credential waits sealed, as in every mail: neither the operation nor the provisioner has it.
         """
         if invitation is None or owner.invitation_id is None or self._vault is None or self._settings.mail_url is None:
-            return
+            return False
         mail = current_mails().mails[_INVITATION_MAIL]
         await mail.send_for(session, tenant.id, about=owner.invitation_id, secret=invitation, vault=self._vault())
+        return True
 
     def _owner(
         self, tenant: Tenant, *, name: str | None, hashed: str | None, verified: bool

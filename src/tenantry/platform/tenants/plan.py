@@ -155,6 +155,7 @@ async def apply(
     requested_by: str,
     owner_passwords: Mapping[str, str] | None = None,
     wait: float = 20.0,
+    mail_invitations: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
     on_applied: Callable[[Applied], None] | None = None,
 ) -> list[Applied]:
@@ -163,6 +164,7 @@ async def apply(
     Args:
         owner_passwords: passwords of the owners of tenants that are made now, by slug; the others are invited.
         wait: seconds to wait for the provisioner, for each tenant.
+        mail_invitations: owners are mailed their invitations, which are returned to nobody then.
         on_progress: called with how many entries are done, and how many there are.
         on_applied: called with each entry as soon as it is done. Where the database is lost on the way, that is all
             that is left of the invitations that were made before.
@@ -205,12 +207,14 @@ async def apply(
                     owner_password=(owner_passwords or {}).get(slug),
                     requested_by=requested_by,
                     wait=wait,
+                    mail_invitation=mail_invitations,
                 )
                 action: Literal["created", "pending"] = "created" if created.done else "pending"
                 if wanted.limits is not None and wanted.limits.stored():
                     async with database.transaction(write_scope) as transaction:
                         await _change_tenant(transaction.session, slug, wanted, requested_by)
-                one = Applied(kind="tenant", slug=slug, action=action, owner_invitation=created.invitation)
+                invitation = None if created.is_mailed else created.invitation
+                one = Applied(kind="tenant", slug=slug, action=action, owner_invitation=invitation)
             else:
                 if change.action == "change":
                     async with database.transaction(write_scope) as transaction:
