@@ -69,6 +69,7 @@ HEALTHY: Figures = {
     "tenantry_rollout_state": [({"status": "halted"}, 0), ({"status": "running"}, 1)],
     "tenantry_tenants_behind": [({"instance": "a"}, 70)],
     "tenantry_catalog_relations": [({"instance": "a"}, 90_000)],
+    "tenantry_backup_last_timestamp_seconds": [({"instance": "old"}, 0), ({"instance": "new"}, NOW - 80_000)],
 }
 ILL: dict[str, Figures] = {
     "TenantryDown": {"up": [({"job": "tenantry-worker", "instance": "a"}, 0)]},
@@ -113,6 +114,7 @@ ILL: dict[str, Figures] = {
     "TenantryWarmPoolEmpty": {"tenantry_warm_schemas": [({"instance": "a"}, 0)]},
     "TenantryRolloutHalted": {"tenantry_rollout_state": [({"status": "halted"}, 1), ({"status": "running"}, 0)]},
     "TenantryTenantsBehind": {"tenantry_rollout_state": [({"status": "halted"}, 0), ({"status": "running"}, 0)]},
+    "TenantryBackupOld": {"tenantry_backup_last_timestamp_seconds": [({"instance": "a"}, NOW - 130_000)]},
     "TenantryCatalogLarge": {"tenantry_catalog_relations": [({"instance": "a"}, 2_000_000)]},
 }
 

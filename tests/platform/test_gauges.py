@@ -40,6 +40,7 @@ async def test_an_empty_deployment_has_nothing_to_do(database_addresses: Templat
         assert value(f"tenantry_{name}") == 0
     assert value("tenantry_rollout_state", status="halted") == 0
     assert value("tenantry_warm_schemas_wanted") == 7
+    assert value("tenantry_backup_last_timestamp_seconds") == 0
     assert time.time() - value("tenantry_deployment_sampled_timestamp_seconds") < 60
     assert value("tenantry_database_connections", pool="tenantry-owner", state="in_use") == 0
 

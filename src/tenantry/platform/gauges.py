@@ -82,6 +82,11 @@ _relations = Gauge(
     "tenantry_catalog_relations", "Rows of pg_class, of the whole database, as of last night.", multiprocess_mode=_MODE
 )
 _database = Gauge("tenantry_database_bytes", "Size of the database, as of last night.", multiprocess_mode=_MODE)
+_backup = Gauge(
+    "tenantry_backup_last_timestamp_seconds",
+    "When a backup of everything was last completed without a failure; 0 where none ever was.",
+    multiprocess_mode=_MODE,
+)
 
 # Each by a partial index of its own: `later` may have a row of every tenant and more, and is not to be walked over.
 _OUTBOX = text("""
@@ -107,6 +112,10 @@ SELECT o.status, count(*) FILTER (WHERE t.status = 'pending') AS pending,
        count(*) FILTER (WHERE t.status = 'done') AS done, count(*) FILTER (WHERE t.status = 'failed') AS failed
   FROM (SELECT id, status FROM platform.rollout ORDER BY created_at DESC, id DESC LIMIT 1) o
   LEFT JOIN platform.rollout_tenant t ON t.rollout_id = o.id GROUP BY o.status
+""")
+_BACKUP = text("""
+SELECT extract(epoch FROM created_at) FROM platform.audit_entry
+ WHERE action = 'backup.completed' ORDER BY id DESC LIMIT 1
 """)
 _CATALOG = text("SELECT schemas, relations, database_bytes FROM platform.catalog_statistic ORDER BY day DESC LIMIT 1")
 
@@ -162,6 +171,7 @@ async def _look_at_schemas(connection: AsyncConnection) -> None:
         _schemas.set(catalog.schemas)
         _relations.set(catalog.relations)
         _database.set(catalog.database_bytes)
+    _backup.set((await connection.execute(_BACKUP)).scalar() or 0)
 
 
 def _age(seconds: object) -> float:

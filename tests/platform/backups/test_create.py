@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import re
 import stat
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 from moto.server import ThreadedMotoServer
+from prometheus_client import REGISTRY
 
 from tenantry.kernel.storage import Storage, StorageUnavailableError
 from tenantry.platform.archives.writer import table_digests
 from tenantry.platform.backups.creating import BackupWriter
 from tenantry.platform.backups.sealing import BackupDamagedError
 from tenantry.platform.backups.store import BackupStore
+from tenantry.platform.gauges import DeploymentGauges
+from tenantry.tenancy.database import owner_engine
 from tests.platform.backups.support import Backups, row_of, settle
 from tests.platform.lifecycle.support import as_owner, digests
 from tests.platform.support import as_admin
@@ -96,7 +100,22 @@ async def test_one_tenant_that_fails_does_not_keep_the_others_from_being_backed_
     async with as_admin(api.addresses) as admin:
         trail = await admin.fetch("SELECT tenant_id, target FROM platform.audit_entry WHERE action = 'backup.created'")
         assert {(row["tenant_id"], row["target"]) for row in trail} == {(None, "shared"), (globex.id, None)}
+        assert await _last_whole(api) == 0
         await admin.execute(f'DROP SEQUENCE "t_{acme.id.hex}".stray')
+    assert all(one.error is None for one in await backups.writer().all(concurrency=2))
+    assert time.time() - await _last_whole(api) < 60
+
+
+async def _last_whole(api: World) -> float:
+    """When everything was last backed up, as the provisioner's metrics tell it."""
+    engine = owner_engine(api.addresses.owner_url)
+    try:
+        await DeploymentGauges(warm_schemas=0).run(engine)
+    finally:
+        await engine.dispose()
+    told = REGISTRY.get_sample_value("tenantry_backup_last_timestamp_seconds")
+    assert told is not None
+    return told
 
 
 async def test_a_backup_that_was_not_stored_to_its_end_is_none(
