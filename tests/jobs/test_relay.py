@@ -74,7 +74,8 @@ async def test_what_is_for_later_waits_apart_and_runs_when_it_is_due(job_api: Jo
         for each in (later, past, own):
             await job_api.until_gone(each)
     assert RAN["past"] <= min(RAN["later"], RAN["own"])
-    assert due <= min(RAN["later"], RAN["own"])
+    # A second later, but for what the clock of the machine was set back meanwhile.
+    assert due - datetime.timedelta(seconds=0.25) <= min(RAN["later"], RAN["own"])
 
 
 async def test_a_key_is_taken_by_what_is_for_later_as_well(job_api: JobApi, acme: TenantHandle) -> None:
