@@ -27,9 +27,19 @@ from tenantry.platform.usage.draining import (
 from tenantry.tenancy.context import control_scope
 from tenantry.tenancy.use import DIRTY, Mark, add_requests, jobs_key, read_counters, take_marks, today, use_key
 from tenantry.tenancy.wiring import scope_times
+from tests.databases import Template, clone_database, drop_database
 from tests.jobs.support import empty_redis
 from tests.platform.support import as_admin
-from tests.world import TenantHandle, World
+from tests.world import TenantHandle, World, open_world
+
+
+@pytest.fixture(scope="module")
+async def world(template: Template, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """A deployment of these tests' own: each of the others' tenants would be measured with theirs."""
+    addresses = await clone_database(template)
+    async with open_world(addresses, tmp_path_factory.mktemp("usage")) as opened:
+        yield opened
+    await drop_database(addresses)
 
 
 @pytest.fixture
