@@ -50,7 +50,11 @@ class Load:
 
     async def __aenter__(self) -> Load:
         self._client = httpx.AsyncClient(base_url=self.deployment.url, timeout=DEADLINE)
-        self._tasks = [asyncio.create_task(self._work(tenant)) for tenant in self.tenants for _ in range(3)]
+        self._tasks = [
+            asyncio.create_task(self._work(tenant, logs_in=self.with_logins and number == 0))
+            for tenant in self.tenants
+            for number in range(3)
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -70,7 +74,7 @@ class Load:
         wanted = self.good + count
         await self.until(lambda: self.good >= wanted)
 
-    async def _work(self, tenant: Session) -> None:
+    async def _work(self, tenant: Session, *, logs_in: bool) -> None:
         while not self._stopped:
             name = f"{tenant.slug} {next(self._numbers)}"
             made = await self._send("POST", "/api/teams", tenant.headers, {"name": name})
@@ -81,7 +85,8 @@ class Load:
                 strangers = [item["name"] for item in read.json()["items"] if not item["name"].startswith(tenant.slug)]
                 if strangers:
                     self.wrong.append(f"{tenant.slug} was shown {strangers}")
-            if self.with_logins:
+            # One at a time: those under way count as failures, and where Redis stalls, in it and in the database.
+            if logs_in:
                 body = {"tenant": tenant.slug, "email": tenant.email, "password": PASSWORD}
                 await self._send("POST", "/api/auth/login", {}, body)
 

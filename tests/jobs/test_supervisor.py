@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ import pytest
 
 from tenantry.jobs.definition import Job
 from tenantry.jobs.ring import Ring
-from tenantry.jobs.supervisor import Limits, Supervisor
+from tenantry.jobs.supervisor import Limits, Supervisor, _Child
 from tenantry.kernel.redis import create_redis
 from tests.databases import Template
 from tests.faults.deployment import _environment
@@ -52,6 +53,27 @@ async def enqueue(world: World, tenant: TenantHandle, what: Job, name: str) -> A
         return await what.enqueue(transaction.session, name=name)
 
 
+_LATE = """
+import os, time
+time.sleep(1.5)
+for _ in range(4):
+    os.write(int(os.environ["_TENANTRY_BEAT"]), b".")
+    time.sleep(0.2)
+time.sleep({})
+"""
+
+
+@pytest.mark.parametrize(
+    ("pause", "start", "reason"),
+    [(0, 60.0, "exit"), (60, 60.0, "stall"), (0, 0.5, "stall")],
+    ids=["begins late", "stalls later", "never begins"],
+)
+async def test_a_worker_may_take_longer_to_begin_than_a_job_may_hold_it(pause: int, start: float, reason: str) -> None:
+    limits = Limits(stall=1.0, start=start)
+    child = _Child("late", lambda *_: [sys.executable, "-c", _LATE.format(pause)], limits, quarantine=False)
+    assert await child.run(asyncio.Event()) == reason
+
+
 @pytest.mark.parametrize("poison", [spin, hog, die], ids=lambda poison: poison.name)
 async def test_a_job_that_ends_its_worker_is_dead_and_the_others_are_done_in_their_first_attempt(
     world: World,
@@ -73,7 +95,7 @@ async def test_a_job_that_ends_its_worker_is_dead_and_the_others_are_done_in_the
                 rows = await admin.fetch("SELECT id, status FROM platform.outbox")
             return [(row["id"], row["status"]) for row in rows] == [(culprit, "dead")]
 
-        await eventually(settled, 90)
+        await eventually(settled, 180)
         begun = log.read_text().splitlines()
     for tenant in (acme, globex):
         found = {item["name"] for item in (await tenant.get("/api/tags?pageSize=50")).json()["items"]}

@@ -44,7 +44,10 @@ class Limits:
     """When a worker is ended."""
 
     stall: float = 30.0
-    """Seconds without a turn of its event loop, the imports at its start included."""
+    """Seconds without a turn of its event loop, once there was one."""
+    start: float = 120.0
+    """Seconds until the first. Imports are not a job's doing: on a machine with too much to do they take their time,
+    and a worker that was ended for that would be started only to be ended again."""
     memory: int = 0
     """Bytes of resident memory; 0: whatever the machine gives."""
     grace: float = 30.0
@@ -165,7 +168,8 @@ class _Child:
 
     async def _watch(self, process: asyncio.subprocess.Process, reading: int, stopping: asyncio.Event) -> str:
         loop = asyncio.get_running_loop()
-        beaten = loop.time()
+        begun = loop.time()
+        beaten: float | None = None
         told: float | None = None
         ended = asyncio.create_task(process.wait())
         try:
@@ -179,7 +183,7 @@ class _Child:
                     process.terminate()
                 if told is not None and now - told > self._limits.grace:
                     return "grace"
-                if now - beaten > self._limits.stall:
+                if now - begun > self._limits.start if beaten is None else now - beaten > self._limits.stall:
                     return "stall"
                 if self._limits.memory and _resident(process.pid) > self._limits.memory:
                     return "memory"
